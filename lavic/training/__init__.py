@@ -1,0 +1,1 @@
+"""What happens around the steps: checkpoints, the run's files, guards, interruption."""
