@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class _StartingAt(Sampler[Any]):
-    """The wrapped plan from a given micro-batch on; later iterations are whole again."""
+    """The wrapped plan from the micro-batch `start` on."""
 
     def __init__(self, plan: Sampler[Any]) -> None:
         self.plan, self.start, self.epoch = plan, 0, 0
@@ -24,8 +24,7 @@ class _StartingAt(Sampler[Any]):
         return len(self.plan)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        start, self.start = self.start, 0
-        return islice(iter(self.plan), start, None)
+        return islice(iter(self.plan), self.start, None)
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -42,10 +41,12 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(self, dataset: Dataset[Any], plan: Sampler[Any], **options: Any) -> None:
         super().__init__(dataset, batch_size=None, sampler=_StartingAt(plan), **options)
-        self._taken = 0
+        self._next_start = self._taken = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self._taken = self.sampler.start  # type: ignore[attr-defined]
+        # Set here and not reset by the sampler, which a DataLoader with workers iterates twice as it starts.
+        self.sampler.start = self._taken = self._next_start  # type: ignore[attr-defined]
+        self._next_start = 0
         # The workers start with the iterator, not with the first batch, so that they load ahead.
         return self._count(super().__iter__())
 
@@ -61,4 +62,4 @@ class ResumableLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Makes the next iteration start there."""
         self.sampler.set_epoch(state["epoch"])  # type: ignore[attr-defined]
-        self.sampler.start = state["batch"]  # type: ignore[attr-defined]
+        self._next_start = state["batch"]

@@ -63,8 +63,8 @@ VARIANTS = {
 def test_resumed_runs_equal_uninterrupted_ones(tmp_path: Path, variant: str) -> None:
     options = VARIANTS[variant]
     whole = fit(tmp_path / "whole", SmallTask(), **options)
-    cuts = [("train", call) for call in range(1, len(whole.losses) + 1, 3)]
-    cuts += [("validation", call) for call in range(1, 3 * len(whole.val_losses) + 1, 2)]
+    cuts = [("train", call) for call in (1, 5, 8, 12, 13, 18, 36) if call <= len(whole.losses)]
+    cuts += [("validation", call) for call in (1, 3, 5, 9) if call <= 3 * len(whole.val_losses)]
     for stage, call in cuts:
         output_dir = tmp_path / f"{stage}{call}"
         cut_off = SmallTask(fail=kill_at(stage, call))
