@@ -1,1 +1,0 @@
-"""What happens around the steps: checkpoints, the run's files, guards, interruption."""
