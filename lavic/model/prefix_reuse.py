@@ -161,10 +161,7 @@ class FrozenPrefix:
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         made_for = (id(language_model), weight.device, weight.dtype, autocast)
         if self._made_for != made_for:
-            # Lightning validates under inference_mode, whose tensors no later backward pass may use.
-            with torch.inference_mode(False):
-                ids = torch.tensor([self.ids], device=weight.device)
-                self._kept = _extend(language_model, [], ids)
+            self._kept = _extend(language_model, [], torch.tensor([self.ids], device=weight.device))
             self._made_for = made_for
         return self._kept
 

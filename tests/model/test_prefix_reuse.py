@@ -127,6 +127,14 @@ def test_a_row_without_target_adds_nothing_and_keeps_the_order_of_visual_tokens(
     assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
 
 
+def test_a_row_that_ends_in_placeholders() -> None:
+    llava = toy_llava().double()
+    batch, visual = ragged_batch((20, 0), (1, 12)), visual_tokens(llava, pictures(2))
+    batch = {name: tensor[:, :-3] for name, tensor in batch.items()}  # cuts behind the first row's placeholders
+    assert batch["input_ids"][0, -1] == PLACEHOLDERS[-1]
+    assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
+
+
 @pytest.mark.parametrize("part", ["vision", "language"])
 def test_activation_checkpointing_changes_nothing(part: str) -> None:
     llava = toy_llava(dropout=0.3).double()
@@ -172,6 +180,19 @@ def test_the_prefix_is_computed_once_and_outlives_inference_mode() -> None:
     first = loss()
     assert len(calls) == 5
     assert_same(llava, first, plain_loss(llava, batch, visual_tokens(llava, pictures(3))))
+
+
+def test_a_prefix_made_in_inference_mode_can_be_trained_against() -> None:
+    llava = toy_llava().double()
+    batch, prefix = ragged_batch((0, 0), (4, 5)), FrozenPrefix(PREFIX)
+    with torch.inference_mode():
+        prefix.keys_values(llava)
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
+    visual = visual_tokens(llava, pictures(2))
+    ours = target_loss(
+        llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+    )
+    assert_same(llava, ours, plain_loss(llava, batch, visual))
 
 
 def test_the_prefix_follows_the_model_to_another_dtype() -> None:
