@@ -130,7 +130,7 @@ def test_a_row_without_target_adds_nothing_and_keeps_the_order_of_visual_tokens(
 def test_a_row_that_ends_in_placeholders() -> None:
     llava = toy_llava().double()
     batch, visual = ragged_batch((20, 0), (1, 12)), visual_tokens(llava, pictures(2))
-    batch = {name: tensor[:, :-3] for name, tensor in batch.items()}  # cuts behind the first row's placeholders
+    batch = {name: tensor[:, :-3] for name, tensor in batch.items()}  # up to row 0's placeholders
     assert batch["input_ids"][0, -1] == PLACEHOLDERS[-1]
     assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
 
