@@ -137,7 +137,7 @@ def numbers(run: Run) -> RenderableType:
         ("val_perplexity", _number(val.get("val_perplexity"), ".3f")),
         (
             "visual_gain",
-            f"{_number(val.get('visual_gain'))} shuffled, {_number(val.get('visual_gain_blank'))} blank, nats/token",
+            f"{_number(val.get('visual_gain'))} shuffled, {_number(val.get('visual_gain_blank'))} blank",
         ),
         ("samples/s", _number(train.get("samples_per_second"), ".2f")),
         ("tokens/s", _number(train.get("tokens_per_second"), ",.0f")),

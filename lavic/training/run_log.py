@@ -157,9 +157,11 @@ class RunLog(Callback):
     # -- the run
     # ---------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """Which run wrote a checkpoint, and where: a resumed run names it, and its curves begin with it."""
-        return {"run_id": self.run_id, "step": self._step}
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Which run wrote it, and where: a resumed run names it, and its curves begin with it."""
+        checkpoint["run"] = {"run_id": self.run_id, "step": trainer.global_step}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._writes = trainer.is_global_zero and stage == "fit"
@@ -173,7 +175,7 @@ class RunLog(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self.continues = checkpoint["callbacks"].get(self.state_key)
+        self.continues = checkpoint.get("run")
         if self._writes:
             self._write_run(trainer)
 

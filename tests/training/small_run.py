@@ -25,7 +25,7 @@ class Numbers(Dataset[dict[str, Any]]):
     def __getitem__(self, rows: list[int]) -> dict[str, Any]:
         if self.fail is not None:
             self.fail(rows)
-        return {"inputs": self.inputs[rows], "items": [f"ITEM{row:03d}" for row in rows]}
+        return {"inputs": self.inputs[rows], "rows": rows, "attention_mask": torch.ones(len(rows), 4)}
 
 
 class ShuffledPairs(Sampler[list[int]]):
