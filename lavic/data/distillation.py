@@ -21,7 +21,6 @@ from lavic.errors import UserError
 from lavic.images import Views
 from lavic.processor import load_processor
 
-
 log = logging.getLogger(__name__)
 
 

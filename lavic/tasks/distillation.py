@@ -91,9 +91,11 @@ class Distillation(pl.LightningModule):
         self.prefix = FrozenPrefix(constant_start(self.processor.tokenizer))
         self.model.train()
         log.info(
-            "%s of %s parameters are trained, by LoRA on %d modules",
-            f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}", len(lora_modules(self.model)),
-        )  # fmt: skip
+            "%s of %s parameters are trained; %d modules carry LoRA",
+            f"{count_trainable(self):,}",
+            f"{sum(p.numel() for p in self.parameters()):,}",
+            len(lora_modules(self.model)),
+        )
         self.normalise = Normalise(self.processor.image_processor)
         self.register_buffer("blank", blank_views(self.processor.image_processor), persistent=False)
         self.register_buffer("step_loss", torch.zeros(()), persistent=False)
