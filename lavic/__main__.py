@@ -30,6 +30,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before or after the training loop, which saves and stops by itself
+        return 130
     return 0
 
 
