@@ -10,6 +10,7 @@ from lavic.errors import UserError
 LIGHTNING = ("fit", "validate", "test", "predict")
 OWN = {  # command -> module with main(args), and what it does
     "train": ("lavic.shorthand", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
+    "report": ("lavic.report", "one HTML page of a run: curves, configuration, versions, pictures with texts"),
 }
 
 

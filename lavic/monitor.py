@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from itertools import zip_longest
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -87,7 +88,7 @@ def follow(logs: Path, run_id: str | None, interval: float, console: Console) ->
 
 def screen(run: Run, console: Console) -> RenderableType:
     """Everything at one look."""
-    rows = max(8, min(18, console.height - 26))
+    rows = max(5, min(18, console.height - 25))
     return Group(header(run), numbers(run), curves(run, console.width, rows), troubles(run, last=4))
 
 
@@ -109,7 +110,9 @@ def header(run: Run) -> RenderableType:
     progress.append(f"  about {_duration(left)} left" if left is not None else "")
     lines: list[RenderableType] = [title, progress]
     if total:
-        lines.append(ProgressBar(total=total, completed=min(run.step, total)))
+        bar = Table.grid(expand=True)  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=total, completed=min(run.step, total)))
+        lines.append(bar)
     processes = about.get("processes", 1)
     where = f"{about.get('host')}, process {about.get('pid')}, {processes} x {about.get('device')}"
     lines.append(Text(f"{where}; output {about.get('output_dir')}; log {about.get('log')}", style="dim"))
@@ -158,8 +161,9 @@ def numbers(run: Run) -> RenderableType:
         ("warnings", str(len(run.of("warning")))),
     ]
     table = Table.grid(padding=(0, 2))
-    for name, text in cells:
-        table.add_row(Text(name, style="dim"), text)
+    half = (len(cells) + 1) // 2
+    for left, right in zip_longest(cells[:half], cells[half:], fillvalue=("", "")):
+        table.add_row(Text(left[0], style="dim"), left[1], Text(right[0], style="dim"), right[1])
     return Panel(table, title="newest metrics")
 
 

@@ -201,11 +201,17 @@ class RunLog(Callback):
         self._first_step = trainer.global_step
         self._interval_start = self._batch_end = time.perf_counter()
         self._waited = self._apart = 0.0  # seconds for data; seconds that were not training
+        self._apart_since: float | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._waited += time.perf_counter() - self._batch_end
+        now = time.perf_counter()
+        if self._apart_since is None:
+            self._waited += now - self._batch_end
+        else:  # a validation lies between, with all that other callbacks do after it
+            self._apart += now - self._apart_since
+            self._apart_since = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -218,16 +224,16 @@ class RunLog(Callback):
         stepped = trainer.global_step > self._step
         self._step = trainer.global_step
         if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_steps(trainer, batch_idx)
+            self._log_steps(trainer)
         self._batch_end = time.perf_counter()
 
-    def _log_steps(self, trainer: pl.Trainer, batch_idx: int) -> None:
+    def _log_steps(self, trainer: pl.Trainer) -> None:
         seconds = time.perf_counter() - self._interval_start - self._apart
         loss = trainer.strategy.reduce(self._loss, reduce_op="mean")
         metrics = trainer.callback_metrics
         event = {
             "step": trainer.global_step,
-            "epoch": round(trainer.current_epoch + (batch_idx + 1) / float(trainer.num_training_batches), 4),
+            "epoch": _epoch(trainer),
             "train_loss": float(loss) / (trainer.global_step - self._first_step),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "grad_norm": float(metrics["grad_norm"]) if "grad_norm" in metrics else None,
@@ -254,19 +260,15 @@ class RunLog(Callback):
         )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._validation_start = time.perf_counter()
+        self._apart_since = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._batch_end = time.perf_counter()
-        self._apart += self._batch_end - self._validation_start
         metrics = trainer.callback_metrics
         known = {name: float(metrics[name]) for name in VALIDATION if name in metrics}
         samples = int(metrics["val_samples"]) if "val_samples" in metrics else None
-        self.write(
-            "validation", step=trainer.global_step, epoch=trainer.current_epoch + 1, samples=samples, **known
-        )
+        self.write("validation", step=trainer.global_step, epoch=_epoch(trainer), samples=samples, **known)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._end("finished", f"{trainer.global_step} steps")
@@ -283,6 +285,12 @@ class RunLog(Callback):
             self._ended = True
             self.write("end", status=status, message=message)
             logging.getLogger().removeHandler(self._warnings)
+
+
+def _epoch(trainer: pl.Trainer) -> float:
+    """Epochs so far, as a fraction."""
+    within = (trainer.fit_loop.epoch_loop.batch_idx + 1) / float(trainer.num_training_batches)
+    return round(trainer.current_epoch + within, 4)
 
 
 def _versions() -> dict[str, str]:
