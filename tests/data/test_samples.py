@@ -94,7 +94,7 @@ def test_a_table_is_made_once_and_anew_when_a_picture_changes(
     assert (load(), sum(decoded.values())) == (6, 0)
 
 
-def test_settings_that_change_the_samples_change_the_table(processor: Any, described: Described, tmp_path: Path) -> None:
+def test_settings_that_change_samples_change_the_table(processor: Any, described: Described, tmp_path: Path) -> None:
     tables = [
         load_samples(source(described, **changes), processor, tmp_path, strict=False)[0].path
         for changes in ({}, {"max_length": 1999}, {"max_samples": 3}, {"max_samples": 3, "seed": 2})
