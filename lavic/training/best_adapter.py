@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 
 from lavic.model.adapter_dir import save_adapter
 from lavic.model.adapters import count_trainable
+from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class BestAdapter(pl.Callback):
         if is_best:
             card = model_card(trainer, pl_module, {"epoch": epoch, "step": trainer.global_step, **metrics})
             save_adapter(pl_module.model, trainer.datamodule.processor, output / self.name, card)
+            record(trainer, "adapter", step=trainer.global_step, val_loss=loss, path=str(output / self.name))
             log.info("Best LoRA adapter saved. (%s, val_loss %.4f)", output / self.name, loss)
 
 
