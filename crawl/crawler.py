@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from crawl.journal import FileRow, Journal, State, Verdict
 from crawl.plan import Job, Page
 from crawl.retries import GaveUpError, Obtained, Retries
 from crawl.store import FileError, Store, Written
+from crawl.threads import ThreadPool
 from crawl.verify import BrokenPictureError, Picture
 
 BATCH_SECONDS = 0.25  # how long a picture waits for others before the disk is asked to make them durable
@@ -41,9 +41,9 @@ class Crawler:
         self._journal, self._store, self._retries, self._counts = journal, store, retries, counts
         self._verify = verify
         self._room = asyncio.Semaphore(window)
-        self._decoding = ThreadPoolExecutor(decode_threads, "decode")
-        self._storing = ThreadPoolExecutor(1, "store")
-        self._planning = ThreadPoolExecutor(1, "plan")
+        self._decoding = ThreadPool(decode_threads, "decode")
+        self._storing = ThreadPool(1, "store")
+        self._planning = ThreadPool(1, "plan")
         self._jobs: set[asyncio.Task[None]] = set()
         self._on_network: set[asyncio.Task[None]] = set()
         self._finished: list[_Finished] = []
@@ -67,7 +67,7 @@ class Crawler:
         self._wake.set()
         await flushing
         for threads in (self._planning, self._decoding, self._storing):
-            threads.shutdown(wait=True, cancel_futures=True)
+            threads.close()
         if self._failure is not None:
             raise self._failure
 
@@ -85,10 +85,12 @@ class Crawler:
         self.stop()
 
     async def _start_jobs(self, pages: Iterator[Page]) -> None:
-        loop = asyncio.get_running_loop()
-        coming = loop.run_in_executor(self._planning, next, pages, None)
+        def following() -> Page | None:
+            return next(pages, None)
+
+        coming = asyncio.create_task(self._planning.call(following))
         while (page := await coming) is not None:
-            coming = loop.run_in_executor(self._planning, next, pages, None)
+            coming = asyncio.create_task(self._planning.call(following))
             self._counts.present += page.present
             self._counts.given_up_before += page.given_up
             for job in page.jobs:
@@ -153,11 +155,8 @@ class Crawler:
 
     async def _adopt(self, job: Job, file: FileRow, files: list[Written]) -> Picture | None:
         expected = file.sha256 if self._verify else None
-        loop = asyncio.get_running_loop()
         try:
-            picture, written = await loop.run_in_executor(
-                self._decoding, self._store.adopt, file.id, file.path, expected
-            )
+            picture, written = await self._decoding.call(self._store.adopt, file.id, file.path, expected)
         except BrokenPictureError:
             job.missing.append(file)
             return None
@@ -190,15 +189,13 @@ class Crawler:
 
     async def _write(self, job: Job, data: bytes, files: list[Written]) -> Picture:
         targets = [(file.id, file.path) for file in job.missing]
-        loop = asyncio.get_running_loop()
-        picture, written = await loop.run_in_executor(self._decoding, self._store.write, data, targets)
+        picture, written = await self._decoding.call(self._store.write, data, targets)
         files += written
         return picture
 
     # --- batches ---
 
     async def _flush_batches(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self._ended or self._finished:
             await self._wake.wait()
             self._wake.clear()
@@ -208,7 +205,7 @@ class Crawler:
                 self._wake.clear()
             batch, self._finished = self._finished, []
             try:
-                for finished in await loop.run_in_executor(self._storing, self._flush, batch):
+                for finished in await self._storing.call(self._flush, batch):
                     self._count(finished)
             except Exception as error:
                 self._fail(error)

@@ -91,8 +91,10 @@ class Fetcher:
                 sock_read=rules.silence_timeout,
             ),
             headers={
-                "User-Agent": rules.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"
-            },  # fmt: skip
+                "User-Agent": rules.user_agent,
+                "Accept": "image/*,*/*;q=0.5",
+                "Accept-Encoding": "identity",
+            },
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # done below, under the cap on bytes
             trust_env=False,  # a proxy would look the names up itself, behind the checks' back

@@ -1,5 +1,6 @@
 """What the crawler refuses: addresses that are not public, and file names that are not plain names."""
 
+import functools
 import ipaddress
 import re
 import socket
@@ -90,6 +91,7 @@ def check_url(text: str, allowed: AllowedHosts) -> URL:
     return url
 
 
+@functools.lru_cache(1024)
 def _literal_address(host: str) -> Address | None:
     """The address that a URL's host spells out, the old forms too (`127.1`, `0x7f000001`, `2130706433`)."""
     try:

@@ -126,7 +126,7 @@ class _Session:
         retries = Retries(
             transport,
             settings.in_flight,
-            HostRules(min(settings.per_host or settings.in_flight, settings.in_flight), settings.rate, settings.host_patience),
+            HostRules(settings.per_host or settings.in_flight, settings.rate, settings.host_patience),
             RetryRules(settings.tries, settings.backoff, settings.retry_after_cap),
         )
         threads = settings.decode_threads or min(8, os.cpu_count() or 1)

@@ -34,7 +34,7 @@ class Settings:
 
     in_flight: int = _option(64, "requests in flight at once, in all")
     per_host: int = _option(
-        0, "requests in flight to one host, at most; 0 for as many as in all; fewer while it says 429 or 503"
+        0, "requests in flight to one host at most, 0 for as many as in all; fewer while it says 429 or 503"
     )
     rate: float = _option(0.0, "requests a second to one host, at most; 0 for no limit")
     connect_timeout: float = _option(10.0, "seconds for a connection to stand")
@@ -79,7 +79,8 @@ class Settings:
         for name in ("in_flight", "tries", "max_bytes", "max_pixels", "connect_timeout",
                      "silence_timeout", "total_timeout"):  # fmt: skip
             self._at_least(name, above=0)
-        for name in ("per_host", "rate", "backoff", "retry_after_cap", "host_patience", "max_side", "decode_threads"):
+        for name in ("per_host", "rate", "backoff", "retry_after_cap", "host_patience", "max_side",
+                     "decode_threads"):  # fmt: skip
             self._at_least(name, above=-1)
         if not 1 <= self.jpeg_quality <= 95:
             raise UserError(f"--jpeg-quality is {self.jpeg_quality}: give a number from 1 to 95.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ijson
+import ijson  # type: ignore[import-untyped]
 
 LONGEST_LINE = 16 * 2**20  # bytes; a file without line ends must not be read into memory as one line
 

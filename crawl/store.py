@@ -67,11 +67,9 @@ class Store:
         written: list[Written] = []
         try:
             for file_id, final in targets:
-                temporary = f"{final.parent}/{self._prefix}{next(self._numbers)}"
+                temporary = f"{os.path.dirname(final)}/{self._prefix}{next(self._numbers)}"
                 written.append(Written(file_id, temporary, final, len(picture.data), digest))
-                with open(temporary, "wb", buffering=0) as stream:  # noqa: PTH123
-                    if stream.write(picture.data) < len(picture.data):  # a disk that is all but full
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                _write_new(temporary, picture.data)
         except OSError as error:
             self.discard(written)
             raise _storage_or_file_error(final, error) from error
@@ -130,6 +128,16 @@ class Store:
         for file in files:
             if file.temporary is not None:
                 Path(file.temporary).unlink(missing_ok=True)
+
+
+def _write_new(path: str, data: bytes) -> None:
+    # Without `open`'s buffers and questions to the file system: it is once a picture.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        if os.write(descriptor, data) < len(data):  # a disk that is all but full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: str | None) -> None:

@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
+import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # TIFF, ICO, EPS and the rest are seldom pictures of products, and their decoders are the least hardened.

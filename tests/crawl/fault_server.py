@@ -1,4 +1,4 @@
-"""A real socket server on the loopback that answers every path by a script of well and ill behaved replies."""
+"""A socket server on the loopback that answers every path by a script of well and ill behaved replies."""
 
 import asyncio
 import email.utils
