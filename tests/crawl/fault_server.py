@@ -169,7 +169,7 @@ class FaultServer:
         self.port = port
         self.latency = latency
         self.requests: list[Request] = []
-        self.open_now = self.most_open = 0
+        self.busy = self.most_busy = 0  # requests that are being answered
         self.answer_all: Callable[[str], Reply | None] | None = None  # asked before the scripts
         self._scripts: dict[str, list[Reply]] = {}
         self._asked: dict[str, int] = defaultdict(int)
@@ -221,20 +221,22 @@ class FaultServer:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        self.open_now += 1
-        self.most_open = max(self.most_open, self.open_now)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode()
                 self.requests.append(Request(time.monotonic(), path))
-                if self.latency:
-                    await asyncio.sleep(self.latency)
-                if not await self._reply(path)(writer):
-                    break
+                self.busy += 1
+                self.most_busy = max(self.most_busy, self.busy)
+                try:
+                    if self.latency:
+                        await asyncio.sleep(self.latency)
+                    if not await self._reply(path)(writer):
+                        break
+                finally:
+                    self.busy -= 1
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            self.open_now -= 1
             self._writers.discard(writer)
             writer.close()
 
