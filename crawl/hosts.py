@@ -42,6 +42,7 @@ class HostGate:
         self._overload = 0.0
         self._failed_in_a_row = 0
         self._down_since: float | None = None
+        self._last_look = self._next_pause = 0.0
 
     @property
     def window(self) -> int:
@@ -103,14 +104,20 @@ class HostGate:
                 self._last_cut = self._loop.time()
             self.pause(wait if wait is not None else 1.0)
 
-    def unreachable(self) -> None:
-        """A connection could not be made, or broke before an answer came."""
+    def unreachable(self, started: float) -> None:
+        """A connection, asked for at loop time `started`, could not be made or broke before an answer came."""
+        now = self._loop.time()
         self._failed_in_a_row += 1
-        failed_looks = self._failed_in_a_row - DOWN_AFTER
-        if failed_looks >= 0:
-            if self._down_since is None:
-                self._down_since = self._loop.time()
-            self.pause(min(LONGEST_PAUSE, 0.5 * 2 ** min(failed_looks, 6)) * random.uniform(0.5, 1.0))
+        if self._down_since is None:
+            if self._failed_in_a_row < DOWN_AFTER:
+                return
+            self._down_since = now
+            self._next_pause = 0.5
+        elif started < self._last_look:
+            return  # it left while the host was still taken for up: no news
+        self._last_look = now
+        self.pause(min(self._next_pause, LONGEST_PAUSE, self._rules.patience / 4) * random.uniform(0.5, 1.0))
+        self._next_pause *= 2
 
     def pause(self, seconds: float) -> None:
         """Start no request for `seconds`."""

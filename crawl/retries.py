@@ -114,7 +114,7 @@ class Retries:
                 body = await self._transport.get(url)
             except FetchError as error:
                 if error.unreachable:
-                    gate.unreachable()
+                    gate.unreachable(started)
                 elif error.status in {429, 503}:
                     wait = error.retry_after
                     capped = None if wait is None else min(wait, self._rules.retry_after_cap)

@@ -44,7 +44,7 @@ class Settings:
     backoff: float = _option(0.5, "seconds before the second try, doubled for each further one, with jitter")
     retry_after_cap: float = _option(120.0, "seconds that a host's Retry-After is honoured at most")
     host_patience: float = _option(
-        120.0, "seconds that a host may be out of reach before its pictures are left for another run"
+        300.0, "seconds that a host may be out of reach before its pictures are left for another run"
     )
 
     allow_host: list[str] = field(

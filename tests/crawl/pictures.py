@@ -1,6 +1,8 @@
 """Pictures that the crawler's tests serve."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -23,6 +25,18 @@ def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def blank_png(side: int) -> bytes:
+    """A valid black PNG of `side` x `side` pixels in few bytes; built by hand, without the pixels in memory."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def decodes(data: bytes) -> bool:
