@@ -158,7 +158,8 @@ class FrozenPrefix:
         language_model = llava.model.language_model
         weight = language_model.embed_tokens.weight
         kind = weight.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        autocast = torch.get_autocast_dtype(kind) if casts else None
         made_for = (id(language_model), weight.device, weight.dtype, autocast)
         if self._made_for != made_for:
             self._kept = _extend(language_model, [], torch.tensor([self.ids], device=weight.device))
