@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from transformers import LlavaNextConfig
 
+from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters import Mode, TrainableParts
 from lavic.model.prefix_reuse import LOSS_CHUNK
 from lavic.model.speedups import Speedups
@@ -34,14 +35,6 @@ class Sample:
     prefix: int = 84
     before_placeholder: int = 120
     targets: int = 110
-
-
-@dataclass(frozen=True)
-class Checkpointed:
-    """Which parts compute their layers' activations a second time in the backward pass."""
-
-    vision: bool = False
-    language: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,14 +181,14 @@ def step_flop(
     trainable: TrainableParts,
     sample: Sample | None = None,
     speedups: Speedups | None = None,
-    checkpointed: Checkpointed | None = None,
+    checkpointing: ActivationCheckpointing | None = None,
 ) -> StepFlop:
-    """FLOP of one sample's forward and backward pass."""
+    """FLOP of one sample's forward and backward pass, recomputation under `full` checkpointing included."""
     sample, speedups = sample or Sample(), speedups or Speedups()
-    checkpointed = checkpointed or Checkpointed()
+    checkpointing = checkpointing or ActivationCheckpointing()
     vision = _vision(config, trainable, sample.views, speedups.class_token_only)
-    language = _language(config, trainable, sample, speedups, checkpointed.language)
-    if checkpointed.vision:
+    language = _language(config, trainable, sample, speedups, checkpointing.language == "full")
+    if checkpointing.vision == "full":
         layers = _vision(config, trainable, sample.views, speedups.class_token_only, projector=False)
         vision = replace(vision, forward=vision.forward + layers.forward)
     return StepFlop(vision, language)
@@ -282,7 +275,8 @@ def _language(
 def _language_layers(config: LlavaNextConfig, trainable: TrainableParts, tokens: int, keys: int) -> Flop:
     """All layers over `tokens` tokens that attend to `keys`, with gradients to the embeddings."""
     linears, count = language_linears(config), _adapted(trainable, "language")
-    layer = _attention(tokens, keys, linears["q_proj"].outputs)
+    layer: Flop = _attention(tokens, keys, linears["q_proj"].outputs)
     for name in linears:
         layer += count(linears, name, tokens, True)
-    return layer * config.text_config.num_hidden_layers
+    layers: int = config.text_config.num_hidden_layers
+    return layer * layers
