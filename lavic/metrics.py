@@ -87,9 +87,7 @@ def ceilings(predictions: Sequence[Prediction]) -> dict[str, float]:
     }
 
 
-def evaluate(
-    predictions: Sequence[Prediction], resamples: int = 2000, seed: int = 42
-) -> dict[str, Interval]:
+def evaluate(predictions: Sequence[Prediction], resamples: int = 2000, seed: int = 42) -> dict[str, Interval]:
     """Every metric with its interval: the 2.5th and 97.5th percentile over `resamples` samples of as many
     conversations, drawn with replacement (Efron's percentile bootstrap). Empty for no predictions."""
     if not predictions:
@@ -100,9 +98,7 @@ def evaluate(
     values = numerators.sum(0) / denominators.sum(0)
     draws = _bootstrap(numerators, denominators, resamples, seed)
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    return {
-        name: Interval(float(values[i]), float(low[i]), float(high[i])) for i, name in enumerate(columns)
-    }
+    return {name: Interval(float(values[i]), float(low[i]), float(high[i])) for i, name in enumerate(columns)}
 
 
 def report(predictions: Sequence[Prediction], seed: int = 42) -> dict[str, dict[str, object]]:
