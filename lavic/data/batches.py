@@ -1,0 +1,57 @@
+"""Token sequences -> padded tensors."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # label of a position that is not supervised, as in transformers and torch's cross-entropy
+
+
+class PromptBatch(TypedDict):
+    """Prompts without targets, padded on the left for generation, with what identifies them."""
+
+    input_ids: Tensor  # (B, T) int64
+    attention_mask: Tensor  # (B, T) int64
+    views: Tensor  # (V, 3, side, side) uint8, in the order of the placeholders
+    samples: list[dict[str, Any]]  # item, title, picture, description
+
+
+def pad(
+    sequences: Sequence[Any], target_starts: Sequence[int], pad_id: int, ghost: bool = False
+) -> dict[str, Tensor]:
+    """Pads on the right.
+
+    Args:
+        sequences: token ids of each sample, prompt and target.
+        target_starts: position of each sample's first supervised token.
+        pad_id: fills up; neither attended to nor supervised.
+        ghost: supervise nothing.
+
+    Returns:
+        `input_ids`, `attention_mask` and `labels`, each (B, T) int64.
+    """
+    shape = (len(sequences), max(len(s) for s in sequences))
+    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED, dtype=torch.int64)
+    for row, (sequence, start) in enumerate(zip(sequences, target_starts, strict=True)):
+        ids = torch.as_tensor(sequence, dtype=torch.int64)
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+        if not ghost:
+            labels[row, start : len(ids)] = ids[start:]
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def pad_left(sequences: Sequence[Any], pad_id: int) -> dict[str, Tensor]:
+    """Pads on the left, for generation: `input_ids` and `attention_mask`, each (B, T) int64."""
+    length = max(len(s) for s in sequences)
+    input_ids = torch.full((len(sequences), length), pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, sequence in enumerate(sequences):
+        ids = torch.as_tensor(sequence, dtype=torch.int64)
+        input_ids[row, length - len(ids) :] = ids
+        attention_mask[row, length - len(ids) :] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}

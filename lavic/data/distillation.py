@@ -1,0 +1,150 @@
+"""Stage 1's data module: LaViC's item2meta files and their pictures."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from lavic.catalogue import Skipped
+from lavic.data.described_pictures import DescribedPictures, Prompts, partners_of
+from lavic.data.samples import SampleSource, SampleTable, load_samples
+from lavic.data.step_plan import StepPlan
+from lavic.errors import UserError
+from lavic.images import Views
+from lavic.processor import load_processor
+
+
+class DistillationData(L.LightningDataModule):
+    """Titles, pictures and descriptions, for `lavic.tasks.distillation.Distillation`.
+
+    Args:
+        train_data: item2meta file to train on, `.json` or `.jsonl`.
+        val_data: item2meta file to validate on.
+        train_images_dir: folder of the training pictures.
+        val_images_dir: folder of the validation pictures.
+        views: `five` cuts every picture into 5 views; `anyres` into the 3 to 5 of the model's native grids.
+        max_length: tokens of a sample at most; longer ones lose the end of their title.
+        batch_size: samples of one forward pass on one device.
+        max_samples: train on a random choice of that many samples (by the seed); null takes all.
+        num_workers: processes that decode pictures, for each device.
+        strict: stop at the first sample that cannot be used, instead of listing it in skipped_samples.jsonl.
+        model_name: whose processor is used (set by the command line from the model's own name).
+        seed: of the samples' order and choice (set by the command line from seed_everything).
+        cache_dir: folder of the checked and tokenised samples; null means ~/.cache/lavic.
+    """
+
+    def __init__(
+        self,
+        train_data: Path = Path("data/item2meta_train.json"),
+        val_data: Path = Path("data/item2meta_valid.jsonl"),
+        train_images_dir: Path = Path("data/train_images"),
+        val_images_dir: Path = Path("data/valid_images"),
+        views: Views = "five",
+        max_length: int = 512,
+        batch_size: int = 1,
+        max_samples: int | None = None,
+        num_workers: int = 4,
+        strict: bool = False,
+        model_name: str = "llava-hf/llava-v1.6-mistral-7b-hf",
+        seed: int = 42,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        for option, value in {"batch_size": batch_size, "max_length": max_length, "max_samples": max_samples}.items():
+            if value is not None and value < 1:
+                raise UserError(f"{option} is {value}; it must be at least 1.")
+        if num_workers < 0:
+            raise UserError(f"num_workers is {num_workers}; it must be 0 (load in the main process) or more.")
+        self.sources = {
+            "train": SampleSource(Path(train_data), Path(train_images_dir), views, max_length, max_samples, seed),
+            "val": SampleSource(Path(val_data), Path(val_images_dir), views, max_length, None, seed),
+        }
+        self.views, self.batch_size, self.num_workers = views, batch_size, num_workers
+        self.strict, self.model_name, self.seed = strict, model_name, seed
+        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
+        self.tables: dict[str, SampleTable] = {}
+        self.skipped: dict[str, list[Skipped]] = {}
+
+    def prepare_data(self) -> None:
+        """On one process only: checks and tokenises what the cache does not hold yet."""
+        self._load()
+
+    def setup(self, stage: str) -> None:
+        """On every process: maps the finished tables, and lists what was left out."""
+        self._load()
+        if self.trainer is not None and self.trainer.is_global_zero:
+            self._list_skipped(Path(self.trainer.default_root_dir) / "skipped_samples.jsonl")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Micro-batches of `DescribedPictures`, in the order of `StepPlan`."""
+        assert self.trainer is not None
+        plan = self._plan("train", accumulate=self.trainer.accumulate_grad_batches, seed=self.seed)
+        return self._loader(self._pictures("train"), plan)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation set, each sample once, with the views of a partner for the shuffled control."""
+        partners = partners_of(self.tables["val"].column("item"), self.seed)
+        return self._loader(self._pictures("val", partners), self._plan("val", accumulate=1, seed=None))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The validation set: stage 1 has no other."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The validation set's prompts, to generate descriptions from."""
+        assert self.trainer is not None
+        return self._loader(
+            Prompts(self._pictures("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        )
+
+    def validation_pictures(self) -> DescribedPictures:
+        """The validation samples, for looking at single ones."""
+        return self._pictures("val")
+
+    def _load(self) -> None:
+        if not self.tables:
+            self.processor = load_processor(self.model_name, self.views)
+            for split, source in self.sources.items():
+                self.tables[split], self.skipped[split] = load_samples(
+                    source, self.processor, self.cache_dir, self.strict
+                )
+
+    def _pictures(self, split: str, partners: list[int] | None = None) -> DescribedPictures:
+        return DescribedPictures(self.tables[split], self.sources[split].images_dir, self.processor, partners)
+
+    def _plan(self, split: str, accumulate: int, seed: int | None) -> StepPlan:
+        assert self.trainer is not None
+        table = self.tables[split]
+        return StepPlan(
+            table.lengths(), table.target_lengths(), self.batch_size, accumulate,
+            self.trainer.world_size, self.trainer.global_rank, seed,
+        )  # fmt: skip
+
+    def _loader(self, dataset: Any, plan: StepPlan | None = None) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=None,  # a data set's element is a whole micro-batch
+            sampler=plan,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=True,
+            collate_fn=_as_it_is,
+        )
+
+    def _list_skipped(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (
+            json.dumps({"set": split, **asdict(skipped)}) + "\n"
+            for split, several in self.skipped.items()
+            for skipped in several
+        )
+        path.write_text("".join(lines), encoding="utf-8")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

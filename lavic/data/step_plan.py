@@ -1,0 +1,108 @@
+"""Which samples go into which optimizer step, micro-batch and process.
+
+A step's samples depend on the seed, the epoch and the global batch size alone, never on how that batch is split:
+batch 1 x accumulation 8, batch 8, and batch 4 on 2 processes make the same steps. Within a step, samples of similar
+length share a micro-batch; steps are filled from windows of shuffled samples that are sorted by length, so that
+little padding is computed and every step is still a random draw of its window.
+
+Each micro-batch carries the number of supervised tokens in the whole step, so that the loss can be divided by it
+before the backward pass, on every process alike and without any communication.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+WINDOW = 32  # steps whose samples are sorted by length together
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """The samples of one forward pass.
+
+    Attributes:
+        indices: rows of the sample table.
+        step_targets: supervised tokens in the whole optimizer step, over all its micro-batches and processes.
+        ghost: a stand-in that keeps a process in step when it has no sample left; nothing in it is supervised.
+    """
+
+    indices: tuple[int, ...]
+    step_targets: int
+    ghost: bool = False
+
+
+class StepPlan(Sampler[MicroBatch]):
+    """This process's micro-batches of an epoch, in order.
+
+    Every process gets the same number of micro-batches: where samples run out, ghosts fill in, so that collective
+    operations (DDP, FSDP) stay matched while every sample counts exactly once.
+
+    Args:
+        lengths: tokens of every sample, (N,).
+        target_lengths: supervised tokens of every sample, (N,).
+        batch_size: samples of a micro-batch.
+        accumulate: micro-batches of a step on each process.
+        world_size: number of processes.
+        rank: this process.
+        seed: of the order; None keeps samples in order of length, for evaluation.
+    """
+
+    def __init__(
+        self,
+        lengths: npt.NDArray[np.int64],
+        target_lengths: npt.NDArray[np.int64],
+        batch_size: int,
+        accumulate: int = 1,
+        world_size: int = 1,
+        rank: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        self.lengths, self.target_lengths = lengths, target_lengths
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self.world_size, self.rank = world_size, rank
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch on this process."""
+        per_slot_row = self.batch_size * self.world_size
+        full, rest = divmod(len(self.lengths), per_slot_row * self.accumulate)
+        return full * self.accumulate + -(-rest // per_slot_row)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        for step in self.steps():
+            targets = int(self.target_lengths[step].sum())
+            per_slot_row = self.batch_size * self.world_size
+            slots = -(-len(step) // per_slot_row) * self.world_size
+            for row, samples in enumerate(np.array_split(step, slots)):
+                if row % self.world_size != self.rank:
+                    continue
+                if len(samples):
+                    yield MicroBatch(tuple(int(i) for i in samples), targets)
+                else:
+                    yield MicroBatch((int(step[0]),), targets, ghost=True)
+
+    def steps(self) -> list[npt.NDArray[np.int64]]:
+        """The samples of every optimizer step of the epoch, each sorted by length."""
+        per_step = self.batch_size * self.accumulate * self.world_size
+        if self.seed is None:
+            by_length = np.argsort(self.lengths, kind="stable")
+            return [by_length[i : i + per_step] for i in range(0, len(by_length), per_step)]
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        whole, rest = np.split(order, [len(order) // per_step * per_step])
+        steps = []
+        for start in range(0, len(whole), WINDOW * per_step):
+            window = whole[start : start + WINDOW * per_step]
+            window = window[np.argsort(self.lengths[window], kind="stable")]
+            steps += [window[i : i + per_step] for i in range(0, len(window), per_step)]
+        steps = [steps[i] for i in rng.permutation(len(steps))]
+        if len(rest):
+            steps.append(rest[np.argsort(self.lengths[rest], kind="stable")])
+        return steps

@@ -1,0 +1,118 @@
+"""LLaVA-v1.6 at toy size: the real model and processor classes, saved in the real checkpoint's form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    CLIPVisionConfig,
+    LlamaTokenizer,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    MistralConfig,
+)
+
+from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
+
+VIEW_SIZE = 336
+FREE_ROWS = 8
+
+TINY_TEXTS = (
+    "You are a helpful assistant. Given a product's title and its image, please provide a description.",
+    "The image shows a red towel with white stripes on a wooden table. Its edges are straight.",
+    "A round blue rug with green dots lies on a grey floor, and its border is plain.",
+    "This product's title is: Norwell Kitchen Towel Set, Large, Pack of 2",
+    "Among the candidates, recommend the most relevant product to the seeker. Only reply with its ID.",
+    "Conversation: I am looking for something yellow with checks for the kitchen. Candidates: Assistant:",
+)
+
+
+@dataclass(frozen=True)
+class ToySize:
+    """Widths and depths of a toy LLaVA-v1.6; views are 336 x 336 pixels, as in the real one.
+
+    Args:
+        patch: side of a vision patch in pixels; a view has (336 / patch)^2 patch tokens and one class token.
+        vision_width, vision_layers: the CLIP vision tower.
+        text_width, text_layers: the Mistral language model.
+    """
+
+    patch: int
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+
+
+TINY = ToySize(patch=56, vision_width=32, vision_layers=2, text_width=48, text_layers=2)
+
+
+def new_processor(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextProcessor:
+    """The real checkpoint's processor, with the toy's patch size."""
+    image_processor = LlavaNextImageProcessor(
+        size={"shortest_edge": VIEW_SIZE}, crop_size={"height": VIEW_SIZE, "width": VIEW_SIZE}
+    )
+    return LlavaNextProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=size.patch,
+        vision_feature_select_strategy="default",
+        image_token=IMAGE_TOKEN,
+        num_additional_image_tokens=1,
+    )
+
+
+def new_model(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextForConditionalGeneration:
+    """An untrained model whose embedding matrix has at least `FREE_ROWS` rows that `tokenizer` leaves free."""
+    vision = CLIPVisionConfig(
+        hidden_size=size.vision_width,
+        intermediate_size=4 * size.vision_width,
+        num_hidden_layers=size.vision_layers,
+        num_attention_heads=max(1, size.vision_width // 32),
+        image_size=VIEW_SIZE,
+        patch_size=size.patch,
+        projection_dim=size.vision_width,
+    )
+    heads = max(2, size.text_width // 32)
+    text = MistralConfig(
+        vocab_size=-(-(len(tokenizer) + FREE_ROWS) // 64) * 64,
+        hidden_size=size.text_width,
+        intermediate_size=3 * size.text_width,
+        num_hidden_layers=size.text_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        max_position_embeddings=4096,
+        sliding_window=None,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaNextConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_seq_length=(VIEW_SIZE // size.patch) ** 2,
+    )
+    return LlavaNextForConditionalGeneration(config)
+
+
+def save_checkpoint(
+    folder: Path, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor
+) -> None:
+    """Writes weights, configuration and processor files, so that `folder` serves as `--model_name`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def tiny_checkpoint(folder: Path, seed: int = 0) -> None:
+    """Writes the smallest LLaVA-v1.6 of all, untrained, in about a second: what the tests run on."""
+    tokenizer = train_tokenizer(TINY_TEXTS, max_tokens=256)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = new_model(tokenizer, TINY)
+    save_checkpoint(folder, model, new_processor(tokenizer, TINY))
