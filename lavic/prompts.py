@@ -82,6 +82,6 @@ def _shorten_title(tokenizer: Any, title: str, description: str, views: int, max
 
 def without_special_tokens(tokenizer: Any, text: str) -> str:
     """Removes what the tokenizer would read as a special token (`</s>`, `<image>`, a placeholder) from a text."""
-    for token in tokenizer.all_special_tokens:
-        text = text.replace(token, "")
+    for token in tokenizer.added_tokens_decoder.values():
+        text = text.replace(str(token), "")
     return text

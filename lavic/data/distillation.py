@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from lavic.catalogue import Skipped
@@ -132,7 +133,7 @@ class DistillationData(L.LightningDataModule):
             sampler=plan,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=True,
+            pin_memory=torch.cuda.is_available(),
             collate_fn=_as_it_is,
         )
 

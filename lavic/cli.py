@@ -1,0 +1,109 @@
+"""`python -m lavic fit|validate|test|predict`: Lightning's command line, checked whole before anything is loaded."""
+
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from transformers.utils import logging as transformers_logging
+
+from lavic.errors import UserError
+from lavic.model.loading import resolve_dtype
+
+PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+
+
+class Parser(LightningArgumentParser):
+    """A mistake in a flag or a YAML file is one sentence, not a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises a UserError instead of printing the usage."""
+        raise UserError(one_sentence(message))
+
+
+class LavicCLI(LightningCLI):
+    """The task and the data module are named by the YAML file's `class_path`s; what they share is linked here."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what belongs to a run as a whole."""
+        parser.add_argument(
+            "--logs_dir", type=Path, default=Path("logs"), help="Folder of the text log, the metrics and TensorBoard's events."
+        )
+        parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "model.init_args.seed")
+
+    def before_instantiate_classes(self) -> None:
+        """Settles what depends on the machine: the precision, and where the output goes."""
+        config = self.config[self.subcommand]
+        if config.trainer.precision is None:
+            dtype = config.model.init_args.base.dtype
+            config.trainer.precision = PRECISION[resolve_dtype(dtype, _device(config.trainer.accelerator))]
+        _writable(Path(config.trainer.default_root_dir or "."))
+        _writable(config.logs_dir)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer, with TensorBoard's logger in this run's own folder unless the YAML file names another."""
+        if self._get(self.config_init, "trainer").logger in (None, True):
+            folder = self._get(self.config_init, "logs_dir")
+            kwargs["logger"] = TensorBoardLogger(save_dir=folder, name="", version=run_id())
+        return super().instantiate_trainer(**kwargs)
+
+
+def run_id() -> str:
+    """`training_YYYYMMDD_HHMMSS`, one for all processes of a run: the first sets it for those that it starts."""
+    return os.environ.setdefault("LAVIC_RUN_ID", time.strftime("training_%Y%m%d_%H%M%S"))
+
+
+def main(args: list[str]) -> None:
+    """Runs one subcommand of Lightning's; `args` starts with its name."""
+    _quieten()
+    LavicCLI(
+        L.LightningModule,
+        L.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        parser_class=Parser,
+        seed_everything_default=42,
+        save_config_callback=SaveConfigCallback,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=args,
+    )
+
+
+def one_sentence(message: str) -> str:
+    """jsonargparse's message on one line, without its repetitions of the parser's inner names."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    return re.sub(r"\s+", " ", "; ".join(lines))
+
+
+def _device(accelerator: str) -> torch.device:
+    return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"The output directory {folder} cannot be written ({error.strerror}); give another.") from None
+
+
+def _quieten() -> None:
+    """Leaves out the libraries' messages that say nothing about this run."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage() and "💡" not in record.getMessage()
+    )

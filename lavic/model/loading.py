@@ -1,0 +1,128 @@
+"""Loads LLaVA-v1.6 from a hub name or a directory, in the dtype that the device is good at."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, BitsAndBytesConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+
+from lavic.errors import UserError
+from lavic.processor import looks_like_path
+
+log = logging.getLogger(__name__)
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass
+class BaseModel:
+    """The checkpoint to start from, and how it is held in memory.
+
+    Args:
+        name: hub name or local directory of a LLaVA-v1.6 (LLaVA-NeXT) checkpoint.
+        dtype: of the weights; `auto` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU.
+        quantization: `nf4` holds the language model's frozen weights in 4 bits (needs bitsandbytes).
+        checkpoint_vision: recompute the vision tower's activations in the backward pass: less memory, more time.
+        checkpoint_language: the same for the language model.
+    """
+
+    name: str = "llava-hf/llava-v1.6-mistral-7b-hf"
+    dtype: Dtype = "auto"
+    quantization: Literal["none", "nf4"] = "none"
+    checkpoint_vision: bool = False
+    checkpoint_language: bool = False
+
+
+def load_config(name: str) -> LlavaNextConfig:
+    """The checkpoint's configuration, without its weights.
+
+    Raises:
+        UserError: there is none under that name, or it is not a LLaVA-NeXT's.
+    """
+    if looks_like_path(name) and not Path(name).is_dir():
+        raise UserError(f"The model directory {name} does not exist; give a LLaVA-v1.6 directory or a hub name.")
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"No model configuration could be loaded from '{name}' ({reason}).") from None
+    if not isinstance(config, LlavaNextConfig):
+        raise UserError(
+            f"'{name}' is a {config.model_type} checkpoint, not llava_next; give LLaVA-v1.6,"
+            " such as llava-hf/llava-v1.6-mistral-7b-hf."
+        )
+    return config
+
+
+def load_llava(base: BaseModel, device: torch.device) -> LlavaNextForConditionalGeneration:
+    """Loads the weights onto `device`, in evaluation mode and frozen.
+
+    Raises:
+        UserError: the checkpoint is missing, is not a LLaVA-NeXT, or lacks weights; or bitsandbytes is not installed.
+    """
+    load_config(base.name)
+    options: dict[str, Any] = {"dtype": resolve_dtype(base.dtype, device), "device_map": {"": device}}
+    if base.quantization == "nf4":
+        options["quantization_config"] = _nf4(options["dtype"])
+    try:
+        llava, report = LlavaNextForConditionalGeneration.from_pretrained(
+            base.name, output_loading_info=True, use_safetensors=True, **options
+        )
+    except ImportError as error:
+        raise UserError(f"quantization: {base.quantization} needs another package: {error}") from None
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"The weights of '{base.name}' could not be loaded ({reason}).") from None
+    if report["missing_keys"]:
+        example = sorted(report["missing_keys"])[0]
+        raise UserError(
+            f"'{base.name}' lacks {len(report['missing_keys'])} of LLaVA-NeXT's weights, {example} among them;"
+            " give a whole checkpoint."
+        )
+    llava.requires_grad_(False).eval()
+    return llava
+
+
+def build_on_meta(config: LlavaNextConfig) -> LlavaNextForConditionalGeneration:
+    """The model's structure without any weight: for counting."""
+    with torch.device("meta"):
+        llava = LlavaNextForConditionalGeneration(config)
+    return llava.requires_grad_(False)
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """What `auto` means on a device."""
+    if dtype != "auto":
+        resolved: torch.dtype = getattr(torch, dtype)
+        return resolved
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+
+
+def fit_embeddings(llava: LlavaNextForConditionalGeneration, vocabulary: int) -> None:
+    """Gives every token a row of the embedding matrix; the real checkpoint has enough free ones (32,064 > 32,007)."""
+    rows = llava.get_input_embeddings().weight.shape[0]
+    if vocabulary > rows:
+        log.warning("The embedding matrix grows from %d to %d rows for the placeholders.", rows, vocabulary)
+        llava.resize_token_embeddings(vocabulary, mean_resizing=False)
+        llava.requires_grad_(False)
+
+
+def checkpoint_activations(llava: LlavaNextForConditionalGeneration, base: BaseModel) -> None:
+    """Turns activation checkpointing on for the parts that `base` names (PyTorch's, through transformers)."""
+    for wanted, part in ((base.checkpoint_vision, "vision_tower"), (base.checkpoint_language, "language_model")):
+        if wanted:
+            getattr(llava.model, part).gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
+    )

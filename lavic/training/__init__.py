@@ -1,0 +1,1 @@
+"""Callbacks around a task: what a run keeps, writes and watches."""
