@@ -7,25 +7,26 @@ conversations serves them all. Definitions:
 - `recall@1_micro`: the original's Recall@1: pooled over (conversation, ground truth) pairs, a repeated
   ground truth counting each time. It moves with repetitions; kept to compare with published numbers.
 - `valid_ratio`: the named item is one of the candidates.
-- `scored_hit_ratio@1/3/5`, `scored_mrr`: the rank of the best ground truth when the candidates are sorted by
-  the model's likelihood. Ties and scores that are not finite count against the model.
+- `hit_ratio@3/5`, `mrr`: by the rank of the best ground truth when the candidates are sorted by the model's
+  likelihood. Ties and scores that are not finite count against the model.
 """
 
 import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-TOP_KS = (1, 3, 5)
+TOP_KS = (3, 5)
 _WORD = re.compile(r"[^\s\"'`,;:!?()\[\]{}<>*]+")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A conversation's outcome. `named` is the item that the model's text names, if any; `scores` holds one
+    """A conversation's outcome. `named` is the item that was recommended, if any; `scores` holds one
     log-likelihood (nats) a candidate, or nothing when the candidates were not scored."""
 
     candidates: tuple[str, ...]
@@ -61,6 +62,12 @@ def named_item(text: str, candidates: Collection[str], catalogue: Collection[str
             found.append((match.start(), 1, word))
             break
     return min(found)[2] if found else None
+
+
+def by_score(candidates: Sequence[str], gt_items: Sequence[str], scores: Sequence[float]) -> Prediction:
+    """The prediction that names the candidate of the highest score."""
+    best = max(range(len(candidates)), key=lambda i: (not math.isnan(scores[i]), scores[i]))
+    return Prediction(tuple(candidates), tuple(gt_items), candidates[best], tuple(scores))
 
 
 def rank_of_truth(prediction: Prediction) -> float:
@@ -101,19 +108,29 @@ def evaluate(predictions: Sequence[Prediction], resamples: int = 2000, seed: int
     return {name: Interval(float(values[i]), float(low[i]), float(high[i])) for i, name in enumerate(columns)}
 
 
-def report(predictions: Sequence[Prediction], seed: int = 42) -> dict[str, dict[str, object]]:
-    """`evaluate` and `ceilings` for all conversations and for those with several distinct truths, ready for
-    JSON. Conversations without a ground truth have no right answer and are left out."""
-    judged = [p for p in predictions if p.gt_items]
-    several = [p for p in judged if len(set(p.gt_items)) > 1]
-    return {
-        name: {
-            "conversations": len(group),
-            "ceilings": ceilings(group) if group else {},
-            "metrics": {key: vars(interval) for key, interval in evaluate(group, seed=seed).items()},
-        }
-        for name, group in (("overall", judged), ("multi_truth", several))
+def report(ways: Mapping[str, Sequence[Prediction]], seed: int = 42) -> dict[str, Any]:
+    """All numbers, ready for JSON: for all conversations and for those with several distinct truths, the
+    ceilings and each way's metrics. Every way (a kind of decoding, or a control) has predicted the same
+    conversations; those without a ground truth have no right answer and are left out."""
+    groups = {
+        "overall": {way: [p for p in predictions if p.gt_items] for way, predictions in ways.items()},
+        "multi_truth": {
+            way: [p for p in predictions if len(set(p.gt_items)) > 1] for way, predictions in ways.items()
+        },
     }
+    reports = {}
+    for group, chosen in groups.items():
+        some = next(iter(chosen.values()), [])
+        metrics = {
+            way: {name: asdict(interval) for name, interval in evaluate(predictions, seed=seed).items()}
+            for way, predictions in chosen.items()
+        }
+        reports[group] = {
+            "conversations": len(some),
+            "ceilings": ceilings(some) if some else {},
+            "ways": metrics,
+        }
+    return reports
 
 
 def _columns(predictions: Sequence[Prediction]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -129,8 +146,8 @@ def _columns(predictions: Sequence[Prediction]) -> dict[str, tuple[NDArray[np.fl
     }
     if all(p.scores is not None for p in predictions):
         ranks = np.array([rank_of_truth(p) for p in predictions])
-        columns |= {f"scored_hit_ratio@{k}": ((ranks <= k).astype(np.float64), ones) for k in TOP_KS}
-        columns["scored_mrr"] = (1 / ranks, ones)
+        columns |= {f"hit_ratio@{k}": ((ranks <= k).astype(np.float64), ones) for k in TOP_KS}
+        columns["mrr"] = (1 / ranks, ones)
     return columns
 
 

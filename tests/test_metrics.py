@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from lavic.metrics import Prediction, ceilings, evaluate, named_item, rank_of_truth, report
+from lavic.metrics import Prediction, by_score, ceilings, evaluate, named_item, rank_of_truth, report
 
 
 def random_predictions(count: int, seed: int = 0) -> list[Prediction]:
@@ -24,7 +24,7 @@ def random_predictions(count: int, seed: int = 0) -> list[Prediction]:
 def test_values_equal_plain_loops() -> None:
     predictions = random_predictions(200)
     hits = pairs = pair_hits = valid = 0
-    reciprocal, within = 0.0, {1: 0, 3: 0, 5: 0}
+    reciprocal, within = 0.0, {3: 0, 5: 0}
     for p in predictions:
         hits += p.named in p.gt_items
         valid += p.named in p.candidates
@@ -44,10 +44,9 @@ def test_values_equal_plain_loops() -> None:
             "hit_ratio@1": hits / 200,
             "recall@1_micro": pair_hits / pairs,
             "valid_ratio": valid / 200,
-            "scored_hit_ratio@1": within[1] / 200,
-            "scored_hit_ratio@3": within[3] / 200,
-            "scored_hit_ratio@5": within[5] / 200,
-            "scored_mrr": reciprocal / 200,
+            "hit_ratio@3": within[3] / 200,
+            "hit_ratio@5": within[5] / 200,
+            "mrr": reciprocal / 200,
         }
     )
 
@@ -108,9 +107,18 @@ def test_report_splits_off_several_distinct_truths_and_leaves_out_unanswerable_o
         Prediction(("a", "b"), ("a", "a"), "b"),
         Prediction(("a", "b"), (), "b"),
     ]
-    entries = report(predictions)
+    entries = report({"generated": predictions, "first_candidate": predictions[::-1]})
     assert entries["overall"]["conversations"] == 2
+    assert entries["overall"]["ways"]["generated"]["hit_ratio@1"]["value"] == 1 / 2
     assert entries["multi_truth"]["conversations"] == 1
+    assert entries["multi_truth"]["ways"]["first_candidate"]["hit_ratio@1"]["value"] == 1
+    assert entries["multi_truth"]["ceilings"] == {"hit_ratio@1": 1.0, "recall@1_micro": 1 / 2}
+    assert report({"generated": []})["overall"]["ways"] == {"generated": {}}
+
+
+def test_the_highest_score_names_the_candidate() -> None:
+    assert by_score(("a", "b", "c"), ("b",), (math.nan, -1.0, -2.0)).named == "b"
+    assert by_score(("a", "b"), (), (math.nan, math.nan)).named == "a"
 
 
 def test_fault_10_ids_that_do_not_start_with_b() -> None:

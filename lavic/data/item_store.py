@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,22 +47,43 @@ class Embedded:
     fault: str = ""
 
 
-def adapter_hash(adapter: Path | None) -> str:
-    """The identity of a PEFT adapter directory: its weights and its configuration, whatever its path.
+def store_identity(model_name: str, adapter: Path | None, views: str) -> dict[str, str]:
+    """What an item's tokens depend on beside its picture.
+
+    A local model is known by its configuration and by the size and both ends of each weight file, a model of the
+    hub by its name, an adapter by its weights and configuration; none of them by its path.
 
     Raises:
-        UserError: it is not an adapter directory.
+        UserError: `adapter` is no adapter directory.
     """
+    folder = Path(model_name)
+    model = model_name if not folder.is_dir() else _hash([folder / "config.json"], *_ends_of_weights(folder))
     if adapter is None:
-        return "none"
-    digest = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
+        return {"model": model, "adapter": "none", "views": views}
+    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+    for file in files:
+        if not file.is_file():
             raise UserError(
-                f"{adapter} is no adapter directory (it has no {name}); give stage 1's best adapter."
+                f"{adapter} is no adapter directory (no {file.name} in it); give stage 1's best adapter."
             )
-        digest.update((adapter / name).read_bytes())
+    return {"model": model, "adapter": _hash(files), "views": views}
+
+
+def _hash(files: Sequence[Path], *more: bytes) -> str:
+    digest = hashlib.sha256()
+    for content in (*(file.read_bytes() for file in files), *more):
+        digest.update(len(content).to_bytes(8, "big") + content)
     return digest.hexdigest()
+
+
+def _ends_of_weights(folder: Path) -> Iterator[bytes]:
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            yield size.to_bytes(8, "big")
+            for place in (0, max(0, size - 65536)):
+                file.seek(place)
+                yield file.read(65536)
 
 
 class ItemStore:

@@ -1,11 +1,11 @@
 """Prompts run once; candidates scored and answers decoded on their shared keys and values.
 
 All candidates' answers lie side by side in one sequence after the prompt, under a mask that lets each see the
-prompt and itself, at the positions it would have alone. So a conversation costs one pass over its prompt and one
-over some hundred tokens, instead of one pass a candidate, and its keys and values are never copied.
+prompt and itself, at the positions it would have alone. So a conversation costs one pass over its prompt and
+one over some hundred tokens, instead of one pass a candidate, and its keys and values are never copied.
 
-Shapes: B conversations, T prompt tokens, S answer tokens side by side, V views in the batch, D the language model's
-width.
+Shapes: B conversations, T prompt tokens, S answer tokens side by side, V views in the batch, D the language
+model's width.
 """
 
 from collections.abc import Sequence
@@ -46,10 +46,12 @@ class PromptState:
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         hidden = self._run(embeds, attention_mask, positions)
         last = (attention_mask * torch.arange(input_ids.shape[1], device=input_ids.device)).argmax(dim=1)
-        self._next = llava.lm_head(hidden[torch.arange(len(last), device=last.device), last]).float()  # (B, vocab)
+        self._next = llava.lm_head(
+            hidden[torch.arange(len(last), device=last.device), last]
+        ).float()  # (B, vocab)
 
     def scores(self, answers: Sequence[Answers], unscored: Sequence[int]) -> list[Tensor]:
-        """Log-likelihood in nats of every answer, its EOS included; for each conversation a (C,) float32 tensor.
+        """Log-likelihood in nats of every answer, EOS included: for each conversation a (C,) float32 tensor.
 
         Args:
             answers: the continuations of each conversation's prompt.
@@ -100,7 +102,7 @@ class PromptState:
     ) -> list[list[int]]:
         """Greedy continuations, without EOS; at most `max_new_tokens` tokens, EOS counted.
 
-        With `allowed`, each one is exactly one of its conversation's answers: at every step only the tokens that
+        With `allowed`, each is exactly one of its conversation's answers: at every step only the tokens that
         some answer continues with compete.
         """
         logits, mask = self._next, self._mask

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavic.data.item_store import ItemStore, adapter_hash, build_item_store, store_folder
+from lavic.data.item_store import ItemStore, build_item_store, store_folder, store_identity
 from lavic.errors import UserError
 from lavic.images import BrokenPicture
 from lavic.items import Item
@@ -127,15 +127,29 @@ def test_another_adapter_is_another_store(items: list[Item], build: Build, tmp_p
     other = IDENTITY | {"adapter": "b"}
     with pytest.raises(UserError, match=r"no item store for this model and adapter.*python -m lavic embed"):
         ItemStore.open(tmp_path / "store", other, items)
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    with pytest.raises(UserError, match=r"no adapter_config\.json"):
-        adapter_hash(adapter)
-    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    (adapter / "adapter_model.safetensors").write_bytes(b"one")
-    before = adapter_hash(adapter)
-    (adapter / "adapter_model.safetensors").write_bytes(b"two")
-    assert adapter_hash(adapter) != before != adapter_hash(None)
+
+
+def test_the_identity_follows_contents_not_paths(tmp_path: Path) -> None:
+    def write(folder: Path, weights: bytes) -> Path:
+        folder.mkdir()
+        for name in ("config.json", "adapter_config.json"):
+            (folder / name).write_text(json.dumps({"r": 8}))
+        for name in ("model.safetensors", "adapter_model.safetensors"):
+            (folder / name).write_bytes(weights)
+        return folder
+
+    one, same, other = (write(tmp_path / n, w) for n, w in (("a", b"1"), ("b", b"1"), ("c", b"2")))
+    identity = store_identity(str(one), one, "five")
+    assert identity == store_identity(str(same), same, "five")
+    assert identity["adapter"] != store_identity(str(one), other, "five")["adapter"] != "none"
+    assert identity["model"] != store_identity(str(other), one, "five")["model"]
+    assert store_identity("owner/name", None, "five") == {
+        "model": "owner/name",
+        "adapter": "none",
+        "views": "five",
+    }
+    with pytest.raises(UserError, match=r"no adapter_config\.json in it"):
+        store_identity("owner/name", tmp_path, "five")
 
 
 def test_the_store_of_80_000_items_is_under_1_gb(tmp_path: Path) -> None:
