@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-import lightning as L
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -33,7 +33,10 @@ class LavicCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to a run as a whole."""
         parser.add_argument(
-            "--logs_dir", type=Path, default=Path("logs"), help="Folder of the text log, the metrics and TensorBoard's events."
+            "--logs_dir",
+            type=Path,
+            default=Path("logs"),
+            help="Folder of the text log, the metrics and TensorBoard's events.",
         )
         parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -48,7 +51,7 @@ class LavicCLI(LightningCLI):
         _writable(Path(config.trainer.default_root_dir or "."))
         _writable(config.logs_dir)
 
-    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with TensorBoard's logger in this run's own folder unless the YAML file names another."""
         if self._get(self.config_init, "trainer").logger in (None, True):
             folder = self._get(self.config_init, "logs_dir")
@@ -65,8 +68,8 @@ def main(args: list[str]) -> None:
     """Runs one subcommand of Lightning's; `args` starts with its name."""
     _quieten()
     LavicCLI(
-        L.LightningModule,
-        L.LightningDataModule,
+        pl.LightningModule,
+        pl.LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         parser_class=Parser,

@@ -53,6 +53,8 @@ def view_side(image_processor: LlavaNextImageProcessor) -> int:
 def count_views(image_processor: LlavaNextImageProcessor, width: int, height: int) -> int:
     """How many views a picture of `width` x `height` pixels is cut into: the whole, and its grid's cells."""
     side = view_side(image_processor)
+    rows: int
+    columns: int
     rows, columns = select_best_resolution((height, width), image_processor.image_grid_pinpoints)
     return 1 + (rows // side) * (columns // side)
 

@@ -26,17 +26,23 @@ def load_processor(name: str, views: Views = "five") -> LlavaNextProcessor:
         processor = AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"No processor could be loaded from '{name}' ({first_line}); give a LLaVA-v1.6 checkpoint.") from None
+        raise UserError(
+            f"No processor could be loaded from '{name}' ({first_line}); give a LLaVA-v1.6 checkpoint."
+        ) from None
     finally:
         quiet.setLevel(level)
     if not isinstance(processor, LlavaNextProcessor):
         raise UserError(
-            f"'{name}' has a {type(processor).__name__}, not a LlavaNextProcessor; give a LLaVA-v1.6 (LLaVA-NeXT) checkpoint."
+            f"'{name}' has a {type(processor).__name__}, not a LlavaNextProcessor;"
+            " give a LLaVA-v1.6 (LLaVA-NeXT) checkpoint."
         )
     tokenizer = processor.tokenizer
     if not tokenizer.is_fast:
-        raise UserError(f"The tokenizer of '{name}' has no fast form (tokenizer.json), which gives the tokens' offsets.")
-    tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in PLACEHOLDERS], special_tokens=True)
+        raise UserError(
+            f"The tokenizer of '{name}' has no fast form (tokenizer.json), which gives the tokens' offsets."
+        )
+    placeholders = [AddedToken(token, normalized=False, special=True) for token in PLACEHOLDERS]
+    tokenizer.add_tokens(placeholders, special_tokens=True)
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer of '{name}' has no end-of-sequence token, so the target could not be ended.")
     restrict_grid(processor.image_processor, views)

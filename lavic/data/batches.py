@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def pad(
     attention_mask = torch.zeros(shape, dtype=torch.int64)
     labels = torch.full(shape, IGNORED, dtype=torch.int64)
     for row, (sequence, start) in enumerate(zip(sequences, target_starts, strict=True)):
-        ids = torch.as_tensor(sequence, dtype=torch.int64)
+        ids = torch.tensor(np.asarray(sequence), dtype=torch.int64)
         input_ids[row, : len(ids)] = ids
         attention_mask[row, : len(ids)] = 1
         if not ghost:
@@ -51,7 +52,7 @@ def pad_left(sequences: Sequence[Any], pad_id: int) -> dict[str, Tensor]:
     input_ids = torch.full((len(sequences), length), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros_like(input_ids)
     for row, sequence in enumerate(sequences):
-        ids = torch.as_tensor(sequence, dtype=torch.int64)
+        ids = torch.tensor(np.asarray(sequence), dtype=torch.int64)
         input_ids[row, length - len(ids) :] = ids
         attention_mask[row, length - len(ids) :] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
@@ -19,7 +19,7 @@ from lavic.images import Views
 from lavic.processor import load_processor
 
 
-class DistillationData(L.LightningDataModule):
+class DistillationData(pl.LightningDataModule):
     """Titles, pictures and descriptions, for `lavic.tasks.distillation.Distillation`.
 
     Args:

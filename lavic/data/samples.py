@@ -95,11 +95,11 @@ class SampleTable:
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of every sample, prompt and target, (N,)."""
-        return pc.list_value_length(self.rows["input_ids"]).to_numpy().astype(np.int64)
+        return np.asarray(pc.list_value_length(self.rows["input_ids"]), dtype=np.int64)
 
     def target_lengths(self) -> npt.NDArray[np.int64]:
         """Supervised tokens of every sample, its EOS included, (N,)."""
-        return self.lengths() - self.rows["target_start"].to_numpy().astype(np.int64)
+        return self.lengths() - np.asarray(self.rows["target_start"], dtype=np.int64)
 
     def column(self, name: str) -> list[Any]:
         """One column as Python values."""

@@ -58,11 +58,13 @@ def check_adapter(llava: LlavaNextForConditionalGeneration, folder: Path) -> Non
     """
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     if not (weights.is_file() and config.is_file()):
-        raise UserError(f"{folder} holds no adapter (adapter_config.json and adapter_model.safetensors); give one that does.")
+        raise UserError(
+            f"{folder} holds no adapter (adapter_config.json and adapter_model.safetensors); give one that does."
+        )
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
         with safe_open(weights, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (ValueError, SafetensorError) as error:
         raise UserError(f"The adapter in {folder} cannot be read ({error}); save it again.") from None
     modules = dict(llava.named_modules())

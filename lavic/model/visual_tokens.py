@@ -29,7 +29,8 @@ class Normalise(nn.Module):
 
     def forward(self, views: Tensor, dtype: torch.dtype) -> Tensor:
         """(V, 3, S, S) uint8 -> (V, 3, S, S) of `dtype`."""
-        return (views.float() * self.scale + self.shift).to(dtype)
+        pixels: Tensor = views.float() * self.scale + self.shift
+        return pixels.to(dtype)
 
 
 def blank_views(image_processor: Any, count: int = 1) -> Tensor:

@@ -7,7 +7,7 @@ that LLaVA itself wrote with all 2,885 visual tokens, from an item's title and i
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning.pytorch as pl
 import torch
 from peft import PeftModel
 from torch import Tensor
@@ -25,7 +25,7 @@ from lavic.processor import load_processor, placeholder_ids
 CONTROLS = ("loss", "loss_shuffled", "loss_blank")
 
 
-class Distillation(L.LightningModule):
+class Distillation(pl.LightningModule):
     """LLaVA-v1.6 with trainable vision, trained and validated on described pictures.
 
     Args:
@@ -37,6 +37,9 @@ class Distillation(L.LightningModule):
         max_new_tokens: tokens of a generated description at most.
         seed: of the new adapter's weights (set by the command line from seed_everything).
     """
+
+    blank: Tensor  # (1, 3, side, side) uint8
+    step_loss: Tensor
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning.pytorch as pl
 
 from lavic.model.adapter_dir import save_adapter
 from lavic.model.adapters import count_trainable
@@ -15,7 +15,7 @@ from lavic.model.adapters import count_trainable
 log = logging.getLogger(__name__)
 
 
-class BestAdapter(L.Callback):
+class BestAdapter(pl.Callback):
     """Saves at the end of the very validation whose val_loss is the best, when its metrics are known.
 
     (A Lightning callback's `on_validation_epoch_end` runs before the task's own, which logs val_loss;
@@ -37,9 +37,9 @@ class BestAdapter(L.Callback):
         """After `state_dict`."""
         self.best = state_dict["best"]
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Writes val_metrics_epoch_N.txt, and the adapter where it is the best so far."""
-        if trainer.sanity_checking or not trainer.state.fn == "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val_", "visual_"))}
         loss = metrics["val_loss"]
@@ -64,7 +64,7 @@ class BestAdapter(L.Callback):
             log.info("Best LoRA adapter saved. (%s, val_loss %.4f)", output / self.name, loss)
 
 
-def model_card(trainer: L.Trainer, pl_module: Any, metrics: dict[str, float]) -> str:
+def model_card(trainer: Any, pl_module: Any, metrics: dict[str, float]) -> str:
     """The adapter's README.md: base model, data, metrics, versions, and how to load it."""
     base = pl_module.base.name
     data = {

@@ -1,0 +1,294 @@
+"""The target's loss, computed once where samples agree and differentiated only where a gradient can flow.
+
+The language model is frozen and causal. Along one prompt that leaves three segments:
+
+    [ constant start of the template | title | first placeholder ... target ]
+      keys and values kept             no grad   forward and backward
+
+The first two only contribute keys and values. Titles differ in length, so inside a batch the third segment
+starts at another column in each row; rows are cut there and left-aligned, the keys of shorter titles are
+masked, and `position_ids` keep each token at its own place. The result equals the plain forward's within
+rounding.
+
+Shapes: B rows, T columns, P kept prefix tokens, M title columns, S columns of the third segment, N predicting
+positions, V views (= placeholders in the batch), D the language model's width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+from transformers import LlavaNextForConditionalGeneration, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from lavic.model.speedups import Speedups
+
+IGNORED = -100
+LOSS_CHUNK = 256
+"""Predicting positions a chunk: 256 rows of 32,064 float32 logits are 31 MiB."""
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""A layer's keys and values, each (B or 1, key-value heads, tokens, head size)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where a batch is cut. Made on the host, so that nothing in the step waits for the device.
+
+    Attributes:
+        prefix_length: P, how many leading tokens are taken from the kept prefix; 0 if none.
+        title_ids: (B, M) int64, right-padded; M may be 0.
+        ids: (B, S) int64, the third segment, right-padded.
+        positions: (B, S) int64, each token's place in its row.
+        seen: (B, P + M + S) int64, 0 on the padding behind shorter titles; None if no title is shorter.
+        placeholders: (V,) int64, indices into the flattened `ids`, in the order of the visual tokens.
+        predicting: (N,) int64, indices into the flattened `ids` of the tokens whose successor is predicted.
+        targets: (N,) int64, those successors; -100 where there is none to predict.
+    """
+
+    prefix_length: int
+    title_ids: Tensor
+    ids: Tensor
+    positions: Tensor
+    seen: Tensor | None
+    placeholders: Tensor
+    predicting: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device | str) -> "Split":
+        """A copy on `device`; from pinned memory the transfer does not block."""
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+
+def common_prefix(rows: Sequence[list[int]]) -> list[int]:
+    """The ids with which all rows start: of two prompts with unlike titles, the template's."""
+    shortest, longest = min(rows), max(rows)
+    agreeing = 0
+    while agreeing < min(len(shortest), len(longest)) and shortest[agreeing] == longest[agreeing]:
+        agreeing += 1
+    return shortest[:agreeing]
+
+
+def split_batch(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+    placeholder_ids: Sequence[int],
+    prefix_ids: Sequence[int] = (),
+    speedups: Speedups | None = None,
+) -> Split:
+    """Cuts a right-padded batch (each tensor (B, T) int64, on the CPU) into the three segments.
+
+    `prefix_ids` is what prompts are expected to start with. As many of its tokens as every row does start
+    with are reused, down to none. Raises ValueError for a batch that is not right-padded.
+    """
+    speedups = speedups or Speedups()
+    rows, columns = input_ids.shape
+    lengths = attention_mask.sum(1)
+    column = torch.arange(columns)
+    if not torch.equal(attention_mask.bool(), column < lengths[:, None]):
+        raise ValueError("the batch is not right-padded: attention_mask has a 0 before a 1")
+
+    is_placeholder = torch.isin(input_ids, torch.tensor(list(placeholder_ids))) & attention_mask.bool()
+    targets = torch.full_like(labels, IGNORED)
+    targets[:, :-1] = labels[:, 1:]
+    needed = is_placeholder | (targets != IGNORED)
+
+    first = torch.where(needed, column, lengths[:, None] - 1).min(1).values.clamp(min=0)
+    last = torch.where(needed, column, first[:, None]).max(1).values
+    stop = last + 1 if speedups.target_logits_only else lengths
+
+    prefix_length = 0
+    if speedups.reuse_prefix:
+        prefix = torch.tensor(list(prefix_ids)[: int(first.min())], dtype=torch.int64)
+        agrees = (input_ids[:, : len(prefix)] == prefix).all(0)
+        prefix_length = int(agrees.cumprod(0).sum())
+    start = first if speedups.no_prompt_gradient else torch.full_like(first, prefix_length)
+
+    title_lengths = start - prefix_length
+    title_width, width = int(title_lengths.max()), int((stop - start).max())
+    positions = start[:, None] + torch.arange(width)
+    inside = positions < stop[:, None]
+    positions = positions.clamp(max=columns - 1)
+    segment_targets = targets.gather(1, positions).masked_fill(~inside, IGNORED).flatten()
+    if speedups.target_logits_only:
+        predicting = (segment_targets != IGNORED).nonzero().flatten()
+    else:
+        predicting = torch.arange(rows * width)
+
+    title_seen = torch.arange(title_width) < title_lengths[:, None]
+    seen = None
+    if not bool(title_seen.all()):
+        seen = torch.cat([torch.ones(rows, prefix_length).bool(), title_seen, inside], dim=1).long()
+    return Split(
+        prefix_length=prefix_length,
+        title_ids=input_ids[:, prefix_length : prefix_length + title_width],
+        ids=input_ids.gather(1, positions),
+        positions=positions,
+        seen=seen,
+        placeholders=(is_placeholder.gather(1, positions) & inside).flatten().nonzero().flatten(),
+        predicting=predicting,
+        targets=segment_targets[predicting],
+    )
+
+
+class FrozenPrefix:
+    """Keys and values of the prompts' constant start, computed at first use and kept.
+
+    Valid as long as the language model's weights do not change, which is why a trainable one is refused. They
+    are computed again when the model moves to another device or dtype.
+    """
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self._kept: KeysValues = []
+        self._made_for: tuple[object, ...] | None = None
+
+    def keys_values(self, llava: LlavaNextForConditionalGeneration) -> KeysValues:
+        """One (1, key-value heads, P, head size) pair a layer."""
+        language_model = llava.model.language_model
+        weight = language_model.embed_tokens.weight
+        kind = weight.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        made_for = (id(language_model), weight.device, weight.dtype, autocast)
+        if self._made_for != made_for:
+            self._kept = _extend(language_model, [], torch.tensor([self.ids], device=weight.device))
+            self._made_for = made_for
+        return self._kept
+
+
+def target_loss(
+    llava: LlavaNextForConditionalGeneration,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+    visual_tokens: Tensor,
+    placeholder_ids: Sequence[int],
+    *,
+    prefix: FrozenPrefix | None = None,
+    split: Split | None = None,
+) -> Tensor:
+    """Sum of the cross-entropies of all supervised tokens, as `lavic.model.target_loss.target_loss` gives it.
+
+    Args:
+        llava: a `LlavaNextForConditionalGeneration`, LoRA modules included, with a frozen language model.
+        input_ids, attention_mask, labels: (B, T) int64, right-padded; labels are -100 where not supervised.
+        visual_tokens: (V, D), in the order in which their placeholders stand in the batch.
+        placeholder_ids: the ids that visual tokens replace.
+        prefix: the constant start to reuse.
+        split: `split_batch(...)` of the same batch, on the model's device. Without one it is made here, which
+            on a GPU waits for the device.
+
+    Returns:
+        A scalar, float32 or wider.
+
+    Raises:
+        ValueError: the language model has trainable parameters or dropout, so what is before the first
+            placeholder needs a gradient or differs at each step.
+    """
+    if split is None:
+        prefix_ids = prefix.ids if prefix else ()
+        split = split_batch(input_ids.cpu(), attention_mask.cpu(), labels.cpu(), placeholder_ids, prefix_ids)
+        split = split.to(input_ids.device)
+    language_model = llava.model.language_model
+    past: KeysValues = []
+    if split.prefix_length or split.title_ids.shape[1]:
+        _require_frozen(language_model)
+    if split.prefix_length:
+        if prefix is None:
+            raise ValueError("the split reuses a prefix, but none was given")
+        past = [
+            (keys[:, :, : split.prefix_length], values[:, :, : split.prefix_length])
+            for keys, values in prefix.keys_values(llava)
+        ]
+    if split.title_ids.shape[1]:
+        past = _extend(language_model, past, split.title_ids)
+
+    embeddings = language_model.get_input_embeddings()(split.ids)
+    filled = embeddings.flatten(0, 1).index_copy(0, split.placeholders, visual_tokens.to(embeddings.dtype))
+    hidden_states = language_model(
+        inputs_embeds=filled.view_as(embeddings),
+        attention_mask=split.seen,
+        position_ids=split.positions if past else None,
+        past_key_values=Cache(layers=[_ReadOnlyLayer(*pair) for pair in past]) if past else None,
+        use_cache=False,
+    ).last_hidden_state
+    predicting = hidden_states.flatten(0, 1).index_select(0, split.predicting)
+    return chunked_cross_entropy(llava.lm_head, predicting, split.targets)
+
+
+def chunked_cross_entropy(head: nn.Module, hidden_states: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy of `head(hidden_states)`, without all logits in memory at once.
+
+    Args:
+        head: the output head, (N, D) -> (N, vocabulary).
+        hidden_states: (N, D).
+        targets: (N,) int64; -100 is left out.
+
+    Returns:
+        A scalar, float32 or wider. Where more than one chunk is needed, each is computed again in the
+        backward pass: 0.3 GFLOP a token for Mistral's head.
+    """
+
+    def chunk_loss(hidden_states: Tensor, targets: Tensor) -> Tensor:
+        logits = head(hidden_states)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+
+    if len(targets) <= LOSS_CHUNK:
+        return chunk_loss(hidden_states, targets)
+    chunks = zip(torch.split(hidden_states, LOSS_CHUNK), torch.split(targets, LOSS_CHUNK), strict=True)
+    losses = [checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks]
+    return torch.stack(losses).sum()
+
+
+class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
+    """A cache layer that hands out its tokens followed by the new ones, and keeps only its own.
+
+    Recomputation under activation checkpointing may therefore ask twice, and no graph outlives the step.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        rows = len(key_states)
+        keys, values = (kept.expand(rows, -1, -1, -1) for kept in (self.keys, self.values))
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+@torch.no_grad()
+def _extend(language_model: PreTrainedModel, past: KeysValues, ids: Tensor) -> KeysValues:
+    """Keys and values of `past` followed by those of `ids` (B, M), at the positions that follow."""
+    layers = [DynamicLayer() for _ in language_model.layers]
+    for layer, (keys, values) in zip(layers, past, strict=False):
+        layer.update(keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1))
+    language_model(input_ids=ids, past_key_values=Cache(layers=layers), use_cache=False)
+    return [(layer.keys, layer.values) for layer in layers]
+
+
+def _require_frozen(language_model: PreTrainedModel) -> None:
+    trainable = next((name for name, p in language_model.named_parameters() if p.requires_grad), None)
+    if trainable is not None:
+        raise ValueError(
+            f"prefix reuse needs a frozen language model, but {trainable} is trainable; "
+            "switch reuse_prefix and no_prompt_gradient off"
+        )
+    if language_model.training and language_model.config.attention_dropout:
+        raise ValueError(
+            f"prefix reuse needs attention_dropout 0 in the language model, not "
+            f"{language_model.config.attention_dropout}; switch reuse_prefix and no_prompt_gradient off"
+        )

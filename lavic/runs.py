@@ -1,0 +1,151 @@
+"""The files that training runs leave in `logs/`, read without PyTorch: what they say and whether the run lives."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavic.errors import UserError
+
+SILENT_SECONDS = 600  # after which a run on another host counts as stale
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        directory: `logs/<run id>`.
+        about: `run.json`.
+        events: the lines of `metrics.jsonl`; a resumed run's begin with those of the runs that it continues.
+    """
+
+    directory: Path
+    about: dict[str, Any]
+    events: list[dict[str, Any]]
+
+    @property
+    def run_id(self) -> str:
+        return self.directory.name
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """All events of one kind, in order."""
+        return [e for e in self.events if e["event"] == event]
+
+    def last(self, event: str) -> dict[str, Any]:
+        """The newest event of one kind, or an empty dict."""
+        return next((e for e in reversed(self.events) if e["event"] == event), {})
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps so far."""
+        return max((e["step"] for e in self.events if e["event"] in ("train", "validation")), default=0)
+
+    def status(self) -> str:
+        """`running`, `finished`, `interrupted`, `failed`, `crashed` or `stale`.
+
+        A run that wrote no end is running if its process lives; on another host, where that cannot be seen, it is
+        stale once its files are older than ten minutes.
+        """
+        own = [e for e in self.events if e.get("run_id", self.run_id) == self.run_id]
+        if own and own[-1]["event"] == "end":
+            return str(own[-1]["status"])
+        if self.about.get("host") != socket.gethostname():
+            silent = time.time() - max(path.stat().st_mtime for path in self.directory.iterdir())
+            return "stale" if silent > SILENT_SECONDS else "running"
+        return "running" if _is_alive(self.about.get("pid"), self.about.get("started", 0.0)) else "crashed"
+
+    def steps_per_second(self) -> float | None:
+        """Over the last twenty intervals between train events, validations included."""
+        train = [e for e in self.of("train") if e.get("run_id", self.run_id) == self.run_id][-21:]
+        if len(train) < 2 or train[-1]["time"] <= train[0]["time"]:
+            return None
+        return float((train[-1]["step"] - train[0]["step"]) / (train[-1]["time"] - train[0]["time"]))
+
+    def seconds_left(self) -> float | None:
+        """Until `total_steps`, at the present speed; None where either is unknown."""
+        speed, total = self.steps_per_second(), self.about.get("total_steps")
+        return None if not speed or not total else max(0, total - self.step) / speed
+
+
+def find_run(logs: Path, run_id: str | None = None) -> Run:
+    """The named run, or the newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    if run_id is not None:
+        directory = logs / run_id
+        if not (directory / "run.json").is_file():
+            known = ", ".join(run_ids(logs)[-3:]) or "none"
+            raise UserError(f"{logs} has no run {run_id!r}; the newest are: {known}.")
+        return read_run(directory)
+    ids = run_ids(logs)
+    if not ids:
+        raise UserError(f"There is no run in {logs} yet; start one with ./run_training.sh, or name another --logs.")
+    return read_run(logs / ids[-1])
+
+
+def run_ids(logs: Path) -> list[str]:
+    """All runs, by the time of their start."""
+    found = [path.parent for path in logs.glob("*/run.json")]
+    return [d.name for d in sorted(found, key=lambda d: (_read_json(d / "run.json").get("started", 0.0), d.name))]
+
+
+def read_run(directory: Path) -> Run:
+    """One run, with the events of those that it continues up to the steps where it took over."""
+    about = _read_json(directory / "run.json")
+    own = list(_read_events(directory / "metrics.jsonl"))
+    earlier: list[dict[str, Any]] = []
+    continued = about.get("continues")
+    if continued and continued["run_id"] != directory.name and (directory.parent / continued["run_id"]).is_dir():
+        before = read_run(directory.parent / continued["run_id"])
+        kept = ("train", "validation", "skip")
+        earlier = [
+            {"run_id": before.run_id, **e}
+            for e in before.events
+            if e["event"] in kept and e["step"] <= continued["step"]
+        ]
+    return Run(directory, about, earlier + own)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _read_events(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # the line that is being written, or that a crash cut off
+
+
+def _is_alive(pid: int | None, started: float) -> bool:
+    """Whether the process exists and is the one that wrote `started`, not a later one with its number."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.is_file():
+        return True
+    fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+    if fields[0] == "Z":
+        return False
+    boot = next(
+        float(line.split()[1]) for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines()
+        if line.startswith("btime")
+    )  # fmt: skip
+    begun = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return begun <= started + 2

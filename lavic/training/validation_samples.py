@@ -1,0 +1,53 @@
+"""A few validation pictures with their target and the generated text, so that people see what is learned."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from lavic.data.described_pictures import DescribedPictures
+
+
+class ValidationSamples(pl.Callback):
+    """After each validation in training, has the same few items described.
+
+    They go to TensorBoard and to `samples/epoch_N/` in the run's folder of `logs/`: `K.jpg`, and `samples.jsonl` with
+    item, title, picture, target and generated text of each.
+
+    Args:
+        count: items described, chosen by chance.
+    """
+
+    def __init__(self, count: int = 4) -> None:
+        self.count = count
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Only on the first process, and only where that holds the whole model."""
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        if not trainer.log_dir or "fsdp" in type(trainer.strategy).__name__.lower():
+            return
+        pictures: DescribedPictures = trainer.datamodule.validation_pictures()
+        chosen = np.random.default_rng(0).permutation(len(pictures))[: self.count].tolist()
+        epoch = trainer.current_epoch + 1
+        folder = Path(trainer.log_dir) / "samples" / f"epoch_{epoch}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
+            for k, index in enumerate(chosen):
+                batch = pictures.prompts([index])
+                whole = batch["views"][0]  # (3, side, side) uint8: the first view is the whole picture
+                Image.fromarray(whole.permute(1, 2, 0).numpy()).save(folder / f"{k}.jpg")
+                with torch.random.fork_rng(), trainer.precision_plugin.forward_context():
+                    [generated] = pl_module.describe(trainer.strategy.batch_to_device(batch))
+                sample = batch["samples"][0]
+                sample["target"] = sample.pop("description")
+                lines.write(json.dumps({**sample, "generated": generated}) + "\n")
+                if isinstance(trainer.logger, TensorBoardLogger):
+                    text = f"**target** {sample['target']}\n\n**generated** {generated}"
+                    trainer.logger.experiment.add_image(f"sample/{k}", whole, trainer.global_step)
+                    trainer.logger.experiment.add_text(f"sample/{k}", text, trainer.global_step)

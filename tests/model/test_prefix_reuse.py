@@ -1,0 +1,274 @@
+"""The fast loss against a plain forward of the whole sequence: same sum, same LoRA gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lavic.model import prefix_reuse
+from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
+from lavic.model.prefix_reuse import (
+    FrozenPrefix,
+    chunked_cross_entropy,
+    common_prefix,
+    split_batch,
+    target_loss,
+)
+from lavic.model.speedups import PLAIN, Speedups
+from tests.model.toy import (
+    PLACEHOLDERS,
+    PREFIX,
+    lora_parameters,
+    pictures,
+    plain_loss,
+    ragged_batch,
+    toy_llava,
+    visual_tokens,
+)
+
+# transformers computes norms and rotary angles in float32 whatever the model's dtype, and eager's softmax
+# too.
+TOLERANCE = {torch.float64: 3e-7, torch.float32: 3e-5}
+EAGER_TOLERANCE = 3e-5
+SWITCHES = ["reuse_prefix", "no_prompt_gradient", "target_logits_only"]
+
+
+def fast_loss(
+    llava: nn.Module, batch: dict[str, Tensor], visual: Tensor, speedups: Speedups | None = None
+) -> Tensor:
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
+    return target_loss(
+        llava,
+        **batch,
+        visual_tokens=visual,
+        placeholder_ids=PLACEHOLDERS,
+        prefix=FrozenPrefix(PREFIX),
+        split=split,
+    )
+
+
+def gradients(llava: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    llava.zero_grad()
+    loss.backward(retain_graph=True)  # the two losses may share the vision tower's graph
+    found = {name: p.grad.clone() for name, p in lora_parameters(llava).items() if p.grad is not None}
+    assert len(found) == len(lora_parameters(llava)) == 2 * (3 * 6 + 2)
+    return found
+
+
+def assert_same(llava: nn.Module, ours: Tensor, plain: Tensor) -> None:
+    eager = llava.config.text_config._attn_implementation == "eager"
+    tolerance = EAGER_TOLERANCE if eager else TOLERANCE[plain.dtype]
+    torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
+    expected = gradients(llava, plain)
+    for name, gradient in gradients(llava, ours).items():
+        assert expected[name].abs().max() > 1e-7, f"{name} has no gradient to compare"
+        bound = tolerance * float(expected[name].abs().max())
+        torch.testing.assert_close(gradient, expected[name], rtol=tolerance, atol=bound, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("text", ["mistral", "llama"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_equals_the_plain_forward_on_a_ragged_batch(
+    text: str, attention: str, dtype: torch.dtype, dropout: float
+) -> None:
+    llava = toy_llava(text, attention, dropout).to(dtype)
+    batch, pixels = ragged_batch(), pictures(3, dtype)
+    torch.manual_seed(11)
+    plain = plain_loss(llava, batch, visual_tokens(llava, pixels))
+    torch.manual_seed(11)
+    assert_same(llava, fast_loss(llava, batch, visual_tokens(llava, pixels)), plain)
+
+
+@pytest.mark.parametrize("only", SWITCHES)
+@pytest.mark.parametrize("value", [True, False])
+def test_each_switch_alone_and_each_left_out_give_the_same(only: str, value: bool) -> None:
+    llava = toy_llava().double()
+    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3))
+    speedups = replace(PLAIN if value else Speedups(), **{only: value})
+    assert_same(llava, fast_loss(llava, batch, visual, speedups), plain_loss(llava, batch, visual))
+
+
+@pytest.mark.parametrize(
+    ("titles", "targets"), [((4,), (9,)), ((0, 3), (1, 6)), ((0,), (2,)), ((5, 5), (3, 8))]
+)
+def test_any_batch_size_and_titles_of_no_or_equal_length(
+    titles: tuple[int, ...], targets: tuple[int, ...]
+) -> None:
+    llava = toy_llava().double()
+    batch = ragged_batch(titles, targets)
+    visual = visual_tokens(llava, pictures(len(titles)))
+    assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
+
+
+@pytest.mark.parametrize("prefix", [[], PREFIX[:3], [1, 99, *PREFIX[2:]], [99]])
+def test_reuses_as_much_of_the_prefix_as_the_batch_starts_with(prefix: list[int]) -> None:
+    llava = toy_llava().double()
+    batch, visual = ragged_batch(prefix=prefix), visual_tokens(llava, pictures(3))
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
+    agreeing = sum(1 for n in range(1, len(prefix) + 1) if prefix[:n] == PREFIX[:n])
+    assert split.prefix_length == agreeing
+    assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
+
+
+def test_without_a_split_it_makes_its_own() -> None:
+    llava = toy_llava().double()
+    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3))
+    ours = target_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS)
+    assert_same(llava, ours, plain_loss(llava, batch, visual))
+
+
+def test_a_row_without_target_adds_nothing_and_keeps_the_order_of_visual_tokens() -> None:
+    llava = toy_llava().double()
+    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3))
+    batch["labels"][1] = -100
+    assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
+
+
+def test_a_row_that_ends_in_placeholders() -> None:
+    llava = toy_llava().double()
+    batch, visual = ragged_batch((20, 0), (1, 12)), visual_tokens(llava, pictures(2))
+    batch = {name: tensor[:, :-3] for name, tensor in batch.items()}  # up to row 0's placeholders
+    assert batch["input_ids"][0, -1] == PLACEHOLDERS[-1]
+    assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
+
+
+@pytest.mark.parametrize("part", ["vision", "language"])
+def test_activation_checkpointing_changes_nothing(part: str) -> None:
+    llava = toy_llava(dropout=0.3).double()
+    batch, pixels = ragged_batch(), pictures(3)
+    torch.manual_seed(5)
+    plain = plain_loss(llava, batch, visual_tokens(llava, pixels))
+    expected = gradients(llava, plain)
+    enable_checkpointing(llava, ActivationCheckpointing(**{part: True}))
+    calls = count_calls(llava.model.vision_tower if part == "vision" else llava.model.language_model)
+    torch.manual_seed(5)
+    ours = fast_loss(llava, batch, visual_tokens(llava, pixels))
+    before = len(calls)
+    found = gradients(llava, ours)
+    assert len(calls) > before, "nothing was computed again, so nothing was checkpointed"
+    torch.testing.assert_close(ours, plain, rtol=1e-7, atol=0)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def count_calls(part: nn.Module) -> list[int]:
+    """Grows by one whenever the part's first MLP runs."""
+    calls: list[int] = []
+    mlp = next(module for name, module in part.named_modules() if name.endswith("layers.0.mlp"))
+    mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_the_prefix_is_computed_once_and_outlives_inference_mode() -> None:
+    llava = toy_llava().double()
+    batch, prefix = ragged_batch(), FrozenPrefix(PREFIX)
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
+
+    def loss() -> Tensor:
+        visual = visual_tokens(llava, pictures(3))
+        return target_loss(
+            llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+        )
+
+    calls = count_calls(llava.model.language_model)
+    with torch.inference_mode():
+        loss()
+    assert len(calls) == 3  # prefix, titles, the rest
+    first = loss()
+    assert len(calls) == 5
+    assert_same(llava, first, plain_loss(llava, batch, visual_tokens(llava, pictures(3))))
+
+
+def test_a_prefix_made_in_inference_mode_can_be_trained_against() -> None:
+    llava = toy_llava().double()
+    batch, prefix = ragged_batch((0, 0), (4, 5)), FrozenPrefix(PREFIX)
+    with torch.inference_mode():
+        prefix.keys_values(llava)
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
+    visual = visual_tokens(llava, pictures(2))
+    ours = target_loss(
+        llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+    )
+    assert_same(llava, ours, plain_loss(llava, batch, visual))
+
+
+def test_the_prefix_follows_the_model_to_another_dtype() -> None:
+    llava = toy_llava().double()
+    prefix = FrozenPrefix(PREFIX)
+    assert prefix.keys_values(llava)[0][0].dtype == torch.float64
+    assert prefix.keys_values(llava.float())[0][0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("speedups", [Speedups(reuse_prefix=False), Speedups(no_prompt_gradient=False)])
+def test_a_trainable_language_model_is_refused(speedups: Speedups) -> None:
+    llava = toy_llava().double()
+    llava.model.language_model.layers[1].mlp.up_proj.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj\.weight is trainable"):
+        fast_loss(llava, ragged_batch(), visual_tokens(llava, pictures(3)), speedups)
+
+
+def test_a_trainable_language_model_works_with_both_switches_off() -> None:
+    llava = toy_llava().double()
+    weight = llava.model.language_model.layers[0].self_attn.k_proj.weight.requires_grad_(True)
+    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3)).detach()
+    switches = Speedups(reuse_prefix=False, no_prompt_gradient=False)
+    (ours,) = torch.autograd.grad(fast_loss(llava, batch, visual, switches), weight)
+    (plain,) = torch.autograd.grad(plain_loss(llava, batch, visual), weight)
+    torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-9)
+
+
+def test_left_padding_is_refused() -> None:
+    batch = {name: tensor.flip(1) for name, tensor in ragged_batch().items()}
+    with pytest.raises(ValueError, match="not right-padded"):
+        split_batch(**batch, placeholder_ids=PLACEHOLDERS)
+
+
+def test_the_work_left_is_what_the_method_needs() -> None:
+    """Of 240 tokens 84 kept, 36 without gradient, 119 with: the last one predicts nothing."""
+    batch = ragged_batch((36,), (113,), prefix=list(range(2, 86)))
+    assert batch["input_ids"].shape == (1, 240)
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=list(range(2, 86)))
+    assert (split.prefix_length, split.title_ids.shape, split.ids.shape) == (84, (1, 36), (1, 119))
+    assert split.predicting.shape == (113,)
+    assert split.seen is None
+
+
+def test_common_prefix() -> None:
+    assert common_prefix([[1, 2, 3, 9], [1, 2, 4], [1, 2, 3]]) == [1, 2]
+    assert common_prefix([[1, 2], [1, 2]]) == [1, 2]
+    assert common_prefix([[3], [1, 2]]) == []
+
+
+@pytest.mark.parametrize("tokens", [7, 300, 513])
+def test_chunked_cross_entropy(tokens: int) -> None:
+    torch.manual_seed(0)
+    head = nn.Linear(8, 50, bias=False).double()
+    hidden = torch.randn(tokens, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 50, (tokens,))
+    targets[::5] = -100
+    rows = (targets != -100).nonzero().flatten()
+    plain = -head(hidden).log_softmax(-1)[rows, targets[rows]].sum()
+    ours = chunked_cross_entropy(head, hidden, targets)
+    torch.testing.assert_close(ours, plain)
+    for wanted in (hidden, head.weight):
+        (expected,) = torch.autograd.grad(plain, wanted, retain_graph=True)
+        (found,) = torch.autograd.grad(ours, wanted, retain_graph=True)
+        torch.testing.assert_close(found, expected)
+
+
+def test_no_chunk_of_logits_is_larger_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    head = nn.Linear(8, 50)
+    head.register_forward_hook(lambda _module, _inputs, logits: sizes.append(len(logits)))
+    monkeypatch.setattr(prefix_reuse, "LOSS_CHUNK", 4)
+    chunked_cross_entropy(head, torch.randn(10, 8), torch.zeros(10, dtype=torch.int64))
+    assert sizes == [4, 4, 2]
+
+
+def test_bf16_logits_are_compared_in_float32() -> None:
+    head = nn.Linear(8, 50).bfloat16()
+    loss = chunked_cross_entropy(head, torch.randn(3, 8).bfloat16(), torch.zeros(3, dtype=torch.int64))
+    assert loss.dtype == torch.float32
