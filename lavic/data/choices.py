@@ -1,4 +1,4 @@
-"""Stage 2's data sets: conversations and their candidates as micro-batches, made whole in the loader's workers.
+"""Stage 2's data sets: conversations and candidates as micro-batches, made whole in the loader's workers.
 
 Pictures come as CLS tokens out of the item store; no picture is opened here.
 """
@@ -6,8 +6,6 @@ Pictures come as CLS tokens out of the item store; no picture is opened here.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -35,9 +33,7 @@ class ChoiceEncoder:
         seed: of the pairing of items whose pictures are swapped in the shuffled control.
     """
 
-    def __init__(
-        self, tokenizer: Any, titles: Mapping[str, str], store: ItemStore, max_length: int, seed: int
-    ) -> None:
+    def __init__(self, tokenizer: Any, titles: Mapping[str, str], store: ItemStore, max_length: int, seed: int) -> None:
         self.tokenizer, self.titles, self.store, self.max_length = tokenizer, titles, store, max_length
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         pictured = [item for item in store.items if store.views(item)]
@@ -49,8 +45,7 @@ class ChoiceEncoder:
     ) -> EncodedChoice:
         """The prompt's tokens and the answers'; `images` false leaves the placeholders out."""
         shown = [
-            Shown(item, self.titles.get(item, NO_TITLE), self.store.views(item) if images else 0)
-            for item in candidates
+            Shown(item, self.titles.get(item, NO_TITLE), self.store.views(item) if images else 0) for item in candidates
         ]
         return encode_choice(self.tokenizer, context, shown, answers, self.max_length)
 
@@ -110,43 +105,39 @@ class TrainingChoices(Dataset[dict[str, Any]]):
 
 
 class EvaluationChoices(Dataset[dict[str, Any]]):
-    """The same conversations with their own pictures and with each control's.
+    """The same cases with their own pictures and with each control's.
 
     Args:
-        rows: context and candidates of each conversation.
+        cases: conversations as they are, or samples with their own candidates and target.
         encoder: makes the prompts.
-        controls: which controls a batch holds beside the conversations themselves.
+        controls: which controls a batch holds beside the cases themselves.
     """
 
-    def __init__(
-        self, rows: Sequence[tuple[str, Sequence[str]]], encoder: ChoiceEncoder, controls: Sequence[str]
-    ) -> None:
-        self.rows, self.encoder, self.controls = rows, encoder, controls
+    def __init__(self, cases: Sequence[Conversation | Sample], encoder: ChoiceEncoder, controls: Sequence[str]) -> None:
+        self.cases, self.encoder, self.controls = cases, encoder, controls
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.cases)
 
     def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """A batch of `ChoiceEncoder.batch` under each of `own` and the controls' names; `rows`, none if a ghost."""
-        chosen = [self.rows[i] for i in micro_batch.indices]
-        batch: dict[str, Any] = {name: self.encoder.batch(chosen, name) for name in (OWN, *self.controls)}
+        """A batch of `ChoiceEncoder.batch` under each of `own` and the controls' names.
+
+        Also `rows` of the cases, none if it is a ghost, and `targets`, each sample's place among its candidates.
+        """
+        cases = [self.cases[i] for i in micro_batch.indices]
+        shown = [context_and_candidates(case) for case in cases]
+        batch: dict[str, Any] = {name: self.encoder.batch(shown, name) for name in (OWN, *self.controls)}
         batch["rows"] = () if micro_batch.ghost else micro_batch.indices
+        batch["targets"] = tuple(c.candidates.index(c.target) for c in cases if isinstance(c, Sample))
         return batch
 
 
-def rows_of(cases: Sequence[Conversation | Sample]) -> list[tuple[str, Sequence[str]]]:
-    """Context and candidates of conversations as they are, or of samples with their own candidates."""
-    return [
-        (case.conversation.context if isinstance(case, Sample) else case.context, case.candidates)
-        for case in cases
-    ]
+def context_and_candidates(case: Conversation | Sample) -> tuple[str, Sequence[str]]:
+    """What the prompt of a conversation, or of a sample with its own candidates, is made of."""
+    return (case.conversation if isinstance(case, Sample) else case).context, case.candidates
 
 
-def rough_lengths(
-    rows: Sequence[tuple[str, Sequence[str]]], titles: Mapping[str, str]
-) -> npt.NDArray[np.int64]:
-    """Letters of each prompt's conversation and titles, (N,): enough to put prompts of like length together."""
-    lengths = [
-        len(context) + sum(len(titles.get(item, NO_TITLE)) for item in items) for context, items in rows
-    ]
-    return np.array(lengths, dtype=np.int64)
+def rough_length(case: Conversation | Sample, titles: Mapping[str, str]) -> int:
+    """Letters of a prompt's conversation and titles: enough to put prompts of like length together."""
+    context, candidates = context_and_candidates(case)
+    return len(context) + sum(len(titles.get(item, NO_TITLE)) for item in candidates)

@@ -2,25 +2,20 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning.pytorch as pl
 import numpy as np
 from torch.utils.data import DataLoader
 
 from lavic.conversations import Conversation, Fault, Sample, read_category_split, training_samples
-from lavic.data.choices import (
-    CONTROLS,
-    ChoiceEncoder,
-    EvaluationChoices,
-    TrainingChoices,
-    rough_lengths,
-    rows_of,
-)
+from lavic.data.choices import CONTROLS, ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
 from lavic.data.item_store import ItemStore, store_identity
+from lavic.data.resumable_loader import ResumableLoader
 from lavic.data.step_plan import StepPlan
 from lavic.errors import UserError
 from lavic.images import Views
@@ -30,7 +25,7 @@ from lavic.processor import load_processor
 log = logging.getLogger(__name__)
 
 
-class RecommendationData(L.LightningDataModule):
+class RecommendationData(pl.LightningDataModule):
     """Conversations with candidates, for `lavic.tasks.recommendation.Recommendation`.
 
     Args:
@@ -115,7 +110,8 @@ class RecommendationData(L.LightningDataModule):
             )
         self._list_skipped(Path(self.trainer.default_root_dir) / "skipped_conversations.jsonl")
         shown = self._shown_items()
-        identity = store_identity(self.model_name, self.trainer.lightning_module.distilled, self.views)
+        task: Any = self.trainer.lightning_module
+        identity = store_identity(self.model_name, task.distilled, self.views)
         store = ItemStore.open(self.item_store, identity, shown)
         titles = {item.id: item.title for item in shown}
         self.encoder = ChoiceEncoder(self.processor.tokenizer, titles, store, self.max_length, self.seed)
@@ -124,9 +120,7 @@ class RecommendationData(L.LightningDataModule):
             for split, conversations in self.conversations.items()
         }
         if stage == "fit" and self.max_samples is not None:
-            order = np.random.default_rng(self.seed).permutation(len(self.samples["train"]))[
-                : self.max_samples
-            ]
+            order = np.random.default_rng(self.seed).permutation(len(self.samples["train"]))[: self.max_samples]
             self.samples["train"] = [self.samples["train"][i] for i in order]
         for split in set(splits) & {"train", "valid"}:
             if not self.samples[split]:
@@ -145,20 +139,30 @@ class RecommendationData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation samples, each once, with the controls."""
         samples = self.samples["valid"]
-        choices = EvaluationChoices(rows_of(samples), self.encoder, CONTROLS)
+        choices = EvaluationChoices(samples, self.encoder, CONTROLS)
         return self._loader(choices, self._plan(samples, accumulate=1, seed=None))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test conversations with their candidates as they are, and with the controls."""
         conversations = self.conversations[self.test_split]
-        choices = EvaluationChoices(rows_of(conversations), self.encoder, CONTROLS)
+        choices = EvaluationChoices(conversations, self.encoder, CONTROLS)
         return self._loader(choices, self._plan(conversations, accumulate=1, seed=None))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test conversations without the controls."""
         conversations = self.conversations[self.test_split]
-        choices = EvaluationChoices(rows_of(conversations), self.encoder, ())
+        choices = EvaluationChoices(conversations, self.encoder, ())
         return self._loader(choices, self._plan(conversations, accumulate=1, seed=None))
+
+    @property
+    def skipped_reasons(self) -> dict[str, int]:
+        """How many lines of the conversation files were left out, by reason."""
+        return dict(Counter(fault.reason for fault in self.faults))
+
+    @property
+    def sample_counts(self) -> dict[str, int]:
+        """Samples of both splits of a fit."""
+        return {"train": len(self.samples["train"]), "val": len(self.samples["valid"])}
 
     def _shown_items(self) -> list[Item]:
         """Every item that some prompt may show; unknown ones and those without a picture are counted."""
@@ -179,7 +183,8 @@ class RecommendationData(L.LightningDataModule):
     def _plan(self, cases: Sequence[Conversation | Sample], accumulate: int, seed: int | None) -> StepPlan:
         assert self.trainer is not None
         return StepPlan(
-            rough_lengths(rows_of(cases), self.encoder.titles), self._target_lengths(cases), self.batch_size,
+            np.array([rough_length(case, self.encoder.titles) for case in cases], dtype=np.int64),
+            self._target_lengths(cases), self.batch_size,
             accumulate, self.trainer.world_size, self.trainer.global_rank, seed,
         )  # fmt: skip
 
@@ -194,11 +199,10 @@ class RecommendationData(L.LightningDataModule):
                 lengths.append(0)
         return np.array(lengths, dtype=np.int64)
 
-    def _loader(self, dataset: Any, plan: StepPlan) -> DataLoader[Any]:
-        return DataLoader(
+    def _loader(self, dataset: Any, plan: StepPlan) -> ResumableLoader:
+        return ResumableLoader(
             dataset,
-            batch_size=None,  # a data set's element is a whole micro-batch
-            sampler=plan,
+            plan,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=True,
