@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from lavic.errors import UserError
 from lavic.model.loading import resolve_dtype
+from lavic.training.checkpoint import checkpoint_to_resume
+from lavic.training.run_log import RunLog, start_text_log
+from lavic.training.step_seeds import StepSeeds
 
 PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
@@ -38,6 +42,9 @@ class LavicCLI(LightningCLI):
             default=Path("logs"),
             help="Folder of the text log, the metrics and TensorBoard's events.",
         )
+        parser.add_argument(
+            "--resume", action="store_true", help="Go on from last.ckpt in the output directory, if there is one."
+        )
         parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "model.init_args.seed")
@@ -48,15 +55,23 @@ class LavicCLI(LightningCLI):
         if config.trainer.precision is None:
             dtype = config.model.init_args.base.dtype
             config.trainer.precision = PRECISION[resolve_dtype(dtype, _device(config.trainer.accelerator))]
-        _writable(Path(config.trainer.default_root_dir or "."))
+        config.trainer.default_root_dir = config.trainer.default_root_dir or "out"
+        config.trainer.enable_progress_bar = sys.stdout.isatty()
+        _writable(Path(config.trainer.default_root_dir))
         _writable(config.logs_dir)
+        if self.subcommand == "fit":
+            start_text_log(config.logs_dir / f"{run_id()}.log", terminal=sys.stdout.isatty())
+            config.ckpt_path = checkpoint_to_resume(Path(config.trainer.default_root_dir), config.resume)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer, with TensorBoard's logger in this run's own folder unless the YAML file names another."""
-        if self._get(self.config_init, "trainer").logger in (None, True):
-            folder = self._get(self.config_init, "logs_dir")
-            kwargs["logger"] = TensorBoardLogger(save_dir=folder, name="", version=run_id())
-        return super().instantiate_trainer(**kwargs)
+        """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""
+        config = self.config_init[self.subcommand]
+        if config.trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(save_dir=config.logs_dir, name="", version=run_id())
+        trainer: pl.Trainer = super().instantiate_trainer(**kwargs)
+        # in front, so that what they know is in the checkpoint that a later callback writes
+        trainer.callbacks[:0] = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything)]  # type: ignore[attr-defined]
+        return trainer
 
 
 def run_id() -> str:

@@ -1,7 +1,9 @@
 """Stage 1's data module: LaViC's item2meta files and their pictures."""
 
 import json
+import logging
 import os
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from torch.utils.data import DataLoader
 
 from lavic.catalogue import Skipped
 from lavic.data.described_pictures import DescribedPictures, Prompts, partners_of
+from lavic.data.resumable_loader import ResumableLoader
 from lavic.data.samples import SampleSource, SampleTable, load_samples
 from lavic.data.step_plan import StepPlan
 from lavic.errors import UserError
 from lavic.images import Views
 from lavic.processor import load_processor
+
+log = logging.getLogger(__name__)
 
 
 class DistillationData(pl.LightningDataModule):
@@ -78,6 +83,9 @@ class DistillationData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """On every process: maps the finished tables, and lists what was left out."""
         self._load()
+        counts = ", ".join(f"{n} to {split}" for split, n in self.sample_counts.items())
+        left_out = ", ".join(f"{n} x {reason}" for reason, n in self.skipped_reasons.items())
+        log.info("Samples: %s; left out: %s", counts, left_out or "none")
         if self.trainer is not None and self.trainer.is_global_zero:
             self._list_skipped(Path(self.trainer.default_root_dir) / "skipped_samples.jsonl")
 
@@ -85,12 +93,13 @@ class DistillationData(pl.LightningDataModule):
         """Micro-batches of `DescribedPictures`, in the order of `StepPlan`."""
         assert self.trainer is not None
         plan = self._plan("train", accumulate=self.trainer.accumulate_grad_batches, seed=self.seed)
-        return self._loader(self._pictures("train"), plan)
+        return ResumableLoader(self._pictures("train"), plan, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation set, each sample once, with the views of a partner for the shuffled control."""
         partners = partners_of(self.tables["val"].column("item"), self.seed)
-        return self._loader(self._pictures("val", partners), self._plan("val", accumulate=1, seed=None))
+        plan = self._plan("val", accumulate=1, seed=None)
+        return DataLoader(self._pictures("val", partners), batch_size=None, sampler=plan, **self._loader_options())
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The validation set: stage 1 has no other."""
@@ -99,13 +108,22 @@ class DistillationData(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The validation set's prompts, to generate descriptions from."""
         assert self.trainer is not None
-        return self._loader(
-            Prompts(self._pictures("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
-        )
+        prompts = Prompts(self._pictures("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(prompts, batch_size=None, **self._loader_options())
 
     def validation_pictures(self) -> DescribedPictures:
         """The validation samples, for looking at single ones."""
         return self._pictures("val")
+
+    @property
+    def sample_counts(self) -> dict[str, int]:
+        """Usable samples by set."""
+        return {split: len(table) for split, table in self.tables.items()}
+
+    @property
+    def skipped_reasons(self) -> dict[str, int]:
+        """How many entries were left out, by reason, over both sets."""
+        return dict(Counter(skipped.reason for several in self.skipped.values() for skipped in several))
 
     def _load(self) -> None:
         if not self.tables:
@@ -126,16 +144,13 @@ class DistillationData(pl.LightningDataModule):
             self.trainer.world_size, self.trainer.global_rank, seed,
         )  # fmt: skip
 
-    def _loader(self, dataset: Any, plan: StepPlan | None = None) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=None,  # a data set's element is a whole micro-batch
-            sampler=plan,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=_as_it_is,
-        )
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": _as_it_is,  # a data set's element is a whole micro-batch
+        }
 
     def _list_skipped(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,15 +24,11 @@ class BaseModel:
         name: hub name or local directory of a LLaVA-v1.6 (LLaVA-NeXT) checkpoint.
         dtype: of the weights; `auto` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU.
         quantization: `nf4` holds the language model's frozen weights in 4 bits (needs bitsandbytes).
-        checkpoint_vision: recompute the vision tower's activations in the backward pass: less memory, more time.
-        checkpoint_language: the same for the language model.
     """
 
     name: str = "llava-hf/llava-v1.6-mistral-7b-hf"
     dtype: Dtype = "auto"
     quantization: Literal["none", "nf4"] = "none"
-    checkpoint_vision: bool = False
-    checkpoint_language: bool = False
 
 
 def load_config(name: str) -> LlavaNextConfig:
@@ -109,13 +105,6 @@ def fit_embeddings(llava: LlavaNextForConditionalGeneration, vocabulary: int) ->
         log.warning("The embedding matrix grows from %d to %d rows for the placeholders.", rows, vocabulary)
         llava.resize_token_embeddings(vocabulary, mean_resizing=False)
         llava.requires_grad_(False)
-
-
-def checkpoint_activations(llava: LlavaNextForConditionalGeneration, base: BaseModel) -> None:
-    """Turns activation checkpointing on for the parts that `base` names (PyTorch's, through transformers)."""
-    for wanted, part in ((base.checkpoint_vision, "vision_tower"), (base.checkpoint_language, "language_model")):
-        if wanted:
-            getattr(llava.model, part).gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:

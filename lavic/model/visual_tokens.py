@@ -36,8 +36,8 @@ class Normalise(nn.Module):
 def blank_views(image_processor: Any, count: int = 1) -> Tensor:
     """Views of nothing: every pixel has the mean colour, so that it is zero once normalised. (V, 3, S, S) uint8."""
     side = image_processor.crop_size["height"]
-    mean = (torch.tensor(image_processor.image_mean) / image_processor.rescale_factor).round().to(torch.uint8)
-    return mean.view(1, 3, 1, 1).expand(count, 3, side, side).contiguous()
+    mean: Tensor = (torch.tensor(image_processor.image_mean) / image_processor.rescale_factor).round()
+    return mean.to(torch.uint8).view(1, 3, 1, 1).expand(count, 3, side, side).contiguous()
 
 
 def cls_tokens(llava: LlavaNextForConditionalGeneration, pixels: Tensor) -> Tensor:

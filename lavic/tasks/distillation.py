@@ -4,6 +4,8 @@ LoRA on the vision tower and the projector is trained so that the language model
 that LLaVA itself wrote with all 2,885 visual tokens, from an item's title and its five (paper, section 3.1).
 """
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,19 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import LlavaNextForConditionalGeneration
 
-from lavic.data.batches import PromptBatch
+from lavic.data.batches import IGNORED, PromptBatch
 from lavic.errors import UserError
+from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
 from lavic.model.adapter_dir import load_adapter
-from lavic.model.adapters import TrainableParts, place_adapters, unwrap
-from lavic.model.loading import BaseModel, checkpoint_activations, fit_embeddings, load_llava
-from lavic.model.target_loss import target_loss
+from lavic.model.adapters import TrainableParts, count_trainable, lora_modules, place_adapters, unwrap
+from lavic.model.loading import BaseModel, fit_embeddings, load_llava
+from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.speedups import Speedups, speed_up_vision
 from lavic.model.visual_tokens import Normalise, blank_views, cls_tokens, fill_placeholders, project
 from lavic.processor import load_processor, placeholder_ids
+from lavic.prompts import constant_start
+
+log = logging.getLogger(__name__)
 
 CONTROLS = ("loss", "loss_shuffled", "loss_blank")
 
@@ -31,6 +38,8 @@ class Distillation(pl.LightningModule):
     Args:
         base: the checkpoint to start from.
         trainable: what of it is trained.
+        speedups: what makes a step cheaper without changing its loss or gradients.
+        checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
         adapter: a saved adapter to start from, or to validate and predict with; null makes a new one.
@@ -45,6 +54,8 @@ class Distillation(pl.LightningModule):
         self,
         base: BaseModel,
         trainable: TrainableParts,
+        speedups: Speedups = Speedups(),  # noqa: B008  (frozen)
+        checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
         lr: float = 5e-5,
         weight_decay: float = 1e-5,
         adapter: Path | None = None,
@@ -54,10 +65,12 @@ class Distillation(pl.LightningModule):
         super().__init__()
         if lr <= 0:
             raise UserError(f"lr is {lr}; it must be above 0.")
+        if trainable.language != "frozen":  # what stands before the placeholders then needs a gradient
+            speedups = replace(speedups, reuse_prefix=False, no_prompt_gradient=False)
         self.base, self.trainable, self.adapter = base, trainable, adapter
+        self.speedups, self.checkpointing = speedups, checkpointing
         self.lr, self.weight_decay, self.max_new_tokens, self.seed = lr, weight_decay, max_new_tokens, seed
         self.model: PeftModel | None = None
-        self.strict_loading = False  # checkpoints hold the trainable parameters only
 
     # -- model ---------------------------------------------------------------------------------------------------
 
@@ -69,12 +82,20 @@ class Distillation(pl.LightningModule):
         self.placeholder_ids = placeholder_ids(self.processor)
         llava = load_llava(self.base, self.trainer.strategy.root_device)
         fit_embeddings(llava, len(self.processor.tokenizer))
-        checkpoint_activations(llava, self.base)
         if self.adapter is None:
             self.model = place_adapters(llava, self.trainable, self.base.name, self.seed)
         else:
             self.model = load_adapter(llava, self.adapter, trainable=True)
+        speed_up_vision(self.llava.model.vision_tower, self.speedups)
+        enable_checkpointing(self.llava, self.checkpointing)
+        self.prefix = FrozenPrefix(constant_start(self.processor.tokenizer))
         self.model.train()
+        log.info(
+            "%s of %s parameters are trained; %d modules carry LoRA",
+            f"{count_trainable(self):,}",
+            f"{sum(p.numel() for p in self.parameters()):,}",
+            len(lora_modules(self.model)),
+        )
         self.normalise = Normalise(self.processor.image_processor)
         self.register_buffer("blank", blank_views(self.processor.image_processor), persistent=False)
         self.register_buffer("step_loss", torch.zeros(()), persistent=False)
@@ -89,10 +110,18 @@ class Distillation(pl.LightningModule):
         """(V, 3, side, side) uint8 -> (V, D)."""
         return project(self.llava, cls_tokens(self.llava, self.normalise(views, self.llava.dtype)))
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Cuts a batch into what needs a gradient and what does not while it is still on the host."""
+        if "labels" in batch:
+            prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
+            batch["split"] = split_batch(*prompt, self.prefix.ids, self.speedups)
+        return batch
+
     def token_loss(self, batch: dict[str, Any], visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's target-token losses, in nats."""
+        prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
         return target_loss(
-            self.llava, batch["input_ids"], batch["attention_mask"], batch["labels"], visual_tokens, self.placeholder_ids
+            self.llava, *prompt, visual_tokens, self.placeholder_ids, prefix=self.prefix, split=batch["split"]
         )
 
     # -- training ------------------------------------------------------------------------------------------------
@@ -103,7 +132,8 @@ class Distillation(pl.LightningModule):
         self.step_loss += share.detach()
         self.log("train_loss", self.step_loss.clone(), prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
         # Lightning divides by the accumulation, and DDP averages over the processes; the share is of a sum
-        return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return scaled
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """The step is whole: the next one's loss starts from zero."""
@@ -124,7 +154,7 @@ class Distillation(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Adds up the loss with the right picture, with another item's, and with a blank one."""
         own = self.visual_tokens(batch["views"])
-        supervised = batch["labels"].ne(-100)
+        supervised = batch["labels"].ne(IGNORED)
         losses = [
             self.token_loss(batch, own),
             self.token_loss(batch, self.visual_tokens(batch["partner_views"])),
@@ -172,10 +202,3 @@ class Distillation(pl.LightningModule):
         return [
             {**sample, "generated": text} for sample, text in zip(batch["samples"], self.describe(batch), strict=True)
         ]
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the trainable parameters alone: the base is loaded from its own files."""
-        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}

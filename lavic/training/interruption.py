@@ -62,7 +62,7 @@ class ControlGroup:
 
     def __init__(self, trainer: pl.Trainer) -> None:
         several = trainer.world_size > 1 and dist.is_available() and dist.is_initialized()
-        self._group = dist.new_group(backend="gloo") if several else None
+        self._group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if several else None  # type: ignore[assignment]
 
     def maximum(self, *values: int) -> tuple[int, ...]:
         """The largest of each value over all processes; every process must call it."""
