@@ -56,7 +56,8 @@ def write_results(
     """Writes the three files of a test into `folder`, and returns what is in `metrics.json`.
 
     - `test_results_<candidates>.jsonl`: the conversations' own lines with the published `recommended_<name>` and
-      `response_<name>`, and beside them `constrained_<name>` and each way's `scores_<way>_<name>`;
+      `response_<name>`, and beside them `constrained_<name>`, `scores_<name>` and each control's
+      `scores_<control>_<name>`;
     - `metrics.json`: all numbers, for all conversations and by category;
     - `results_summary.csv`: a line for each way, added to those of earlier tests.
 
@@ -78,7 +79,10 @@ def write_results(
             f"response_{name}": answer.response,
             f"constrained_{name}": answer.constrained,
         }
-        scores = {f"scores_{way}_{name}": list(values) for way, values in answer.scores.items()}
+        scores = {
+            f"scores_{name}" if way == SCORED else f"scores_{way}_{name}": list(values)
+            for way, values in answer.scores.items()
+        }
         lines.append(json.dumps({**conversation.record, **said, **scores}, ensure_ascii=False) + "\n")
     _write(folder / f"test_results_{candidates}.jsonl", "".join(lines))
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol
 
 import bm25s  # type: ignore[import-untyped]
 import numpy as np
-from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
+from lavic.cli import Parser
 from lavic.errors import UserError
 from lavic.items import read_items
 
@@ -89,6 +89,11 @@ def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     return chosen[np.lexsort((chosen, -scores[chosen]))]
 
 
+def without_markup(conversation: str) -> str:
+    """A conversation's words, without the marks of who speaks."""
+    return _MARKUP.sub(" ", conversation)
+
+
 def retrieve(
     conversations: Path,
     metadata: list[Path],
@@ -110,15 +115,11 @@ def retrieve(
         k: candidates a conversation.
     """
     if not conversations.is_file():
-        raise UserError(
-            f"The conversation file {conversations} does not exist; give the path of a .jsonl file."
-        )
+        raise UserError(f"The conversation file {conversations} does not exist; give the path of a .jsonl file.")
     if output.exists() and output.samefile(conversations):
         raise UserError(f"The output {output} is the conversation file itself; give another path.")
     if method == "embeddings" and not model:
-        raise UserError(
-            "The method 'embeddings' needs --model, a sentence-transformers directory or hub name."
-        )
+        raise UserError("The method 'embeddings' needs --model, a sentence-transformers directory or hub name.")
     items = read_items(metadata)
     if not 1 <= k <= len(items):
         raise UserError(f"k is {k}, but must lie between 1 and the catalogue's {len(items)} items.")
@@ -132,7 +133,7 @@ def retrieve(
     try:
         with beside.open("w", encoding="utf-8") as file:
             for batch in _batches(_records(conversations), BATCH):
-                queries = [_MARKUP.sub(" ", record["context"]) for record in batch]
+                queries = [without_markup(record["context"]) for record in batch]
                 for record, scores in zip(batch, scorer.scores(queries), strict=True):
                     candidates = [ids[i] for i in top_k(scores, k)]
                     file.write(json.dumps(record | {field: candidates}, ensure_ascii=False) + "\n")
@@ -187,9 +188,7 @@ def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict
 
 def main(argv: list[str]) -> int:
     """The command line; see `retrieve` for the options."""
-    parser = ArgumentParser(
-        prog="python -m lavic retrieve", description="Builds candidates for conversations."
-    )
+    parser = Parser(prog="python -m lavic retrieve", description="Builds candidates for conversations.")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_function_arguments(retrieve, fail_untyped=False)
     values = retrieve(**{k: v for k, v in parser.parse_args(argv).as_dict().items() if k != "config"})

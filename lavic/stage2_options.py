@@ -22,6 +22,7 @@ def read_options(
         UserError: an option or a key is wrong.
     """
     parser = Parser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help="The YAML file of stage 2, such as configs/recommend.yaml.")
     parser.add_subclass_arguments(Recommendation, "model", required=True)
     parser.add_subclass_arguments(RecommendationData, "data", required=True)
     parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")

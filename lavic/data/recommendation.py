@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from lavic.conversations import Conversation, Fault, Sample, read_category_split, training_samples
@@ -134,25 +135,19 @@ class RecommendationData(pl.LightningDataModule):
         assert self.trainer is not None
         samples = self.samples["train"]
         plan = self._plan(samples, self.trainer.accumulate_grad_batches, self.seed)
-        return self._loader(TrainingChoices(samples, self.encoder), plan)
+        return ResumableLoader(TrainingChoices(samples, self.encoder), plan, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation samples, each once, with the controls."""
-        samples = self.samples["valid"]
-        choices = EvaluationChoices(samples, self.encoder, CONTROLS)
-        return self._loader(choices, self._plan(samples, accumulate=1, seed=None))
+        return self._evaluation(self.samples["valid"], CONTROLS)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test conversations with their candidates as they are, and with the controls."""
-        conversations = self.conversations[self.test_split]
-        choices = EvaluationChoices(conversations, self.encoder, CONTROLS)
-        return self._loader(choices, self._plan(conversations, accumulate=1, seed=None))
+        return self._evaluation(self.conversations[self.test_split], CONTROLS)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test conversations without the controls."""
-        conversations = self.conversations[self.test_split]
-        choices = EvaluationChoices(conversations, self.encoder, ())
-        return self._loader(choices, self._plan(conversations, accumulate=1, seed=None))
+        return self._evaluation(self.conversations[self.test_split], ())
 
     @property
     def skipped_reasons(self) -> dict[str, int]:
@@ -199,15 +194,18 @@ class RecommendationData(pl.LightningDataModule):
                 lengths.append(0)
         return np.array(lengths, dtype=np.int64)
 
-    def _loader(self, dataset: Any, plan: StepPlan) -> ResumableLoader:
-        return ResumableLoader(
-            dataset,
-            plan,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=True,
-            collate_fn=_as_it_is,
-        )
+    def _evaluation(self, cases: Sequence[Conversation | Sample], controls: Sequence[str]) -> DataLoader[Any]:
+        choices = EvaluationChoices(cases, self.encoder, controls)
+        plan = self._plan(cases, accumulate=1, seed=None)
+        return DataLoader(choices, batch_size=None, sampler=plan, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": _as_it_is,  # a data set's element is a whole micro-batch
+        }
 
     def _list_skipped(self, path: Path) -> None:
         assert self.trainer is not None

@@ -17,9 +17,10 @@ from transformers import LlavaNextForConditionalGeneration
 from lavic.data.choices import CONTROLS, NO_IMAGES, OWN, SHUFFLED
 from lavic.errors import UserError
 from lavic.metrics import named_item
-from lavic.model.adapters import Lora, unwrap
+from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
+from lavic.model.adapters import Lora, count_trainable, unwrap
 from lavic.model.candidate_scoring import PromptState
-from lavic.model.loading import BaseModel, checkpoint_activations, fit_embeddings, load_llava
+from lavic.model.loading import BaseModel, fit_embeddings, load_llava
 from lavic.model.stacked_adapters import RECOMMENDATION, stack_adapters
 from lavic.model.target_loss import target_loss
 from lavic.model.visual_tokens import project
@@ -38,6 +39,7 @@ class Recommendation(pl.LightningModule):
         adapter: a saved recommendation adapter to start from, or to validate, test and predict with; null makes a
             new one.
         lora: a new adapter's shape; it goes on every Linear of the language model, the output head excluded.
+        checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
         max_new_tokens: tokens of a freely generated answer at most.
@@ -53,6 +55,7 @@ class Recommendation(pl.LightningModule):
         distilled: Path | None = Path("out_distilled/vision_lora_adapter_best"),
         adapter: Path | None = None,
         lora: Lora | None = None,
+        checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
         lr: float = 5e-5,
         weight_decay: float = 1e-5,
         max_new_tokens: int = 16,
@@ -67,8 +70,8 @@ class Recommendation(pl.LightningModule):
         self.distilled = Path(distilled) if distilled else None
         self.adapter = Path(adapter) if adapter else None
         self.lr, self.weight_decay, self.max_new_tokens, self.seed = lr, weight_decay, max_new_tokens, seed
+        self.checkpointing = checkpointing
         self.model: PeftModel | None = None
-        self.strict_loading = False  # checkpoints hold the trainable parameters only
 
     # -- model ---------------------------------------------------------------------------------------------------
 
@@ -76,12 +79,17 @@ class Recommendation(pl.LightningModule):
         """Loads the base on this process's device and puts both adapters in; Lightning calls it on every process."""
         if self.model is not None:
             return
+        self.load_model(self.trainer.strategy.root_device)
+
+    def load_model(self, device: torch.device) -> None:
+        """The base with both adapters, on `device`."""
         self.processor = load_processor(self.base.name)
         self.placeholder_ids = placeholder_ids(self.processor)
-        llava = load_llava(self.base, self.trainer.strategy.root_device)
+        llava = load_llava(self.base, device)
         fit_embeddings(llava, len(self.processor.tokenizer))
-        checkpoint_activations(llava, self.base)
         self.model = stack_adapters(llava, self.distilled, self.adapter, self.lora, self.base.name, self.seed)
+        enable_checkpointing(llava, self.checkpointing)
+        log.info("%s parameters are trained, stage 2's adapter alone", f"{count_trainable(self):,}")
         self.register_buffer("step_loss", torch.zeros(()), persistent=False)
         self.train()
 
@@ -239,10 +247,3 @@ class Recommendation(pl.LightningModule):
             ranking = [{"item": item, "log_likelihood": score} for score, item in ranked]
             rows.append({"category": conversation.category, "line": conversation.line, "ranking": ranking})
         return rows
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the recommendation adapter alone: all else is loaded from its own files."""
-        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
