@@ -10,6 +10,7 @@ from lavic.errors import UserError
 LIGHTNING = ("fit", "validate", "test", "predict")
 OWN = {  # command -> module with main(args), and what it does
     "train": ("lavic.shorthand", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
+    "report": ("lavic.report", "one HTML page of a run: curves, configuration, versions, pictures with texts"),
 }
 
 
@@ -30,6 +31,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before or after the training loop, which saves and stops by itself
+        return 130
     return 0
 
 

@@ -100,7 +100,9 @@ def test_a_broken_file_is_an_error_that_says_where(tmp_path: Path, name: str, co
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/a.jpg", "a/../../b.jpg", "..\\a.jpg", "C:\\a.jpg", "C:a.jpg", "a\0.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "/a.jpg", "a/../../b.jpg", "..\\a.jpg", "C:\\a.jpg", "C:a.jpg", "a\0.jpg"]
+)
 def test_names_that_leave_the_folder(name: str) -> None:
     assert escapes_folder(name)
 
@@ -111,4 +113,5 @@ def test_names_that_stay_in_it(name: str) -> None:
 
 
 def test_the_item_is_what_stands_before_the_pictures_number() -> None:
-    assert [item_of_picture(n) for n in ("B08LYS9WYD_4.jpg", "a_b_0.jpg", "plain.jpg")] == ["B08LYS9WYD", "a_b", "plain"]
+    names = ("B08LYS9WYD_4.jpg", "a_b_0.jpg", "plain.jpg")
+    assert [item_of_picture(name) for name in names] == ["B08LYS9WYD", "a_b", "plain"]

@@ -125,6 +125,10 @@ class DistillationData(pl.LightningDataModule):
         """How many entries were left out, by reason, over both sets."""
         return dict(Counter(skipped.reason for several in self.skipped.values() for skipped in several))
 
+    def sample_names(self, rows: list[int]) -> list[str]:
+        """The pictures of these training samples."""
+        return [str(self.tables["train"].row(row)["picture"]) for row in rows]
+
     def _load(self) -> None:
         if not self.tables:
             self.processor = load_processor(self.model_name, self.views)

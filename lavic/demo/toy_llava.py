@@ -67,7 +67,7 @@ def new_processor(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextProcesso
 
 
 def new_model(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextForConditionalGeneration:
-    """An untrained model whose embedding matrix has at least `FREE_ROWS` rows that `tokenizer` leaves free."""
+    """An untrained model; its embedding matrix has at least `FREE_ROWS` rows that `tokenizer` leaves free."""
     vision = CLIPVisionConfig(
         hidden_size=size.vision_width,
         intermediate_size=4 * size.vision_width,

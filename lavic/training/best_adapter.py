@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 
 from lavic.model.adapter_dir import save_adapter
 from lavic.model.adapters import count_trainable
+from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class BestAdapter(pl.Callback):
         )  # fmt: skip
         if is_best:
             self.save(trainer, pl_module, output / self.name, {"epoch": epoch, "step": trainer.global_step, **metrics})
+            record(trainer, "adapter", step=trainer.global_step, val_loss=loss, path=str(output / self.name))
             log.info("Best LoRA adapter saved. (%s, val_loss %.4f)", output / self.name, loss)
 
     def save(self, trainer: Any, pl_module: Any, folder: Path, metrics: dict[str, float]) -> None:
