@@ -1,6 +1,7 @@
 """Stage 2 through its real commands on a tiny model: what is trained, kept, written, and never touched (fault 9)."""
 
 import csv
+import io
 import json
 import logging
 import re
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import LlavaNextForConditionalGeneration
 
-from lavic import cli, embed
+from lavic import cli, embed, recommend
 from lavic.data.item_store import ItemStore, store_identity
 from lavic.demo.toy_llava import tiny_checkpoint
 from lavic.errors import UserError
@@ -275,6 +276,43 @@ def test_predict_ranks_the_candidates(stage2: Stage2, trained: Trained) -> None:
         ranking = by_place[record["category"], lines[record["category"]]]
         scores = dict(zip(record["candidates_st"], record["scores_st"], strict=True))
         assert [r["item"] for r in ranking] == sorted(scores, key=lambda item: -scores[item])
+
+
+def test_recommend_ranks_the_catalogues_best_matches(
+    stage2: Stage2, trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*stage2.files.options(), f"--trainer.default_root_dir={trained.fitted}", "--json"]
+
+    def asked(text: str, *more: str) -> list[Any]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        recommend.main([*options, *more])
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+
+    record = read_results(trained.tested)[0]
+    [answer] = asked(record["context"], "--candidates=24", "--top=3")
+    assert [set(product) for product in answer["products"]] == [
+        {"item", "title", "picture", "log_likelihood", "probability"}
+    ] * 3
+    assert answer["latency_seconds"] > 0
+    likelihoods = [product["log_likelihood"] for product in answer["products"]]
+    assert likelihoods == sorted(likelihoods, reverse=True)
+    everything = asked(record["context"], "--candidates=24", "--top=24")[0]["products"]
+    assert sum(product["probability"] for product in everything) == pytest.approx(1)
+    assert len({product["item"] for product in everything}) == 24
+    assert sum(product["picture"] is None for product in everything) == 2
+    titled = asked("number 17", "--candidates=1")[0]["products"]
+    assert [product["title"] for product in titled] == ["Kitchen towel number 17"]
+    assert len(asked("a red towel\nlarger\n\nnever read\n", "--chat")) == 2
+
+
+def test_recommends_mistakes_are_named(stage2: Stage2, trained: Trained, tmp_path: Path) -> None:
+    options = [*stage2.files.options(), f"--trainer.default_root_dir={trained.fitted}"]
+    with pytest.raises(UserError, match=r"conversation file nowhere\.txt does not exist"):
+        recommend.main([*options, "--conversation=nowhere.txt"])
+    with pytest.raises(UserError, match=r"adapter .* does not exist; train one"):
+        recommend.main([*options, f"--trainer.default_root_dir={tmp_path}"])
+    with pytest.raises(UserError, match="candidates is 0"):
+        recommend.main([*options, "--candidates=0"])
 
 
 def test_users_mistakes_are_named(stage2: Stage2, tmp_path: Path) -> None:
