@@ -1,0 +1,57 @@
+"""The command line, made from `Settings`: flags, or a YAML file by --config."""
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import get_type_hints
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from crawl.errors import UserError
+from crawl.session import WRONG_INPUT, crawl
+from crawl.settings import Settings
+
+
+def make_parser() -> ArgumentParser:
+    """One flag for each field of `Settings`."""
+    parser = ArgumentParser(
+        prog="python -m crawl",
+        description="Fill data/train_images and data/valid_images from the metadata files in data/. Run it"
+        " again at any time: it fetches only what is missing. Exit status: 0 everything obtainable is there,"
+        " 2 wrong input, 3 transient failures remain, 130 stopped by Ctrl-C.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file of options, like `in_flight: 32`")
+    hints = get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"]
+        if hints[field.name] is bool:
+            parser.add_argument(flag, action="store_true", help=text)
+        elif field.default_factory is not dataclasses.MISSING:
+            parser.add_argument(flag, action="append", type=str, default=[], help=text)
+        else:
+            parser.add_argument(flag, type=hints[field.name], default=field.default, help=text)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """The settings that the arguments ask for. Raises UserError."""
+    parser = make_parser()
+    try:
+        given = parser.parse_args(list(arguments))
+    except Exception as error:  # argparse, jsonargparse and the YAML reader each have their own
+        sentence = " ".join(str(error).split())
+        raise UserError(f"{sentence} (python -m crawl --help lists the options)") from error
+    return Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status."""
+    warnings.filterwarnings("ignore", module="PIL")  # about metadata of pictures that are fine
+    try:
+        return crawl(parse(sys.argv[1:] if arguments is None else arguments), Console())
+    except UserError as error:
+        print(f"crawl: {error}", file=sys.stderr)
+        return WRONG_INPUT
