@@ -24,7 +24,7 @@ from tests.training.command_line import ROOT, adapter, environment, fit, fit_com
         (OSError(errno.ENOSPC, "No space left on device"), "The disk of out is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "The disk of out is full"),
         (OSError(errno.EROFS, "Read-only file system", "out/last.ckpt"), r"out/last\.ckpt cannot be written"),
-        (RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. "), "worker 4711 was killed by Killed"),
+        (RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. "), "worker 4711 was killed by"),
         (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), "worker 1, 2 was killed, often"),
         (torch.OutOfMemoryError("CUDA out of memory"), "The GPU's memory is full"),
         (RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]"), "Another process"),
