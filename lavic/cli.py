@@ -16,7 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from lavic.errors import UserError
 from lavic.model.loading import resolve_dtype
-from lavic.training.checkpoint import checkpoint_to_resume
+from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
+from lavic.training.failures import EndTogether, explained
+from lavic.training.guards import EarlyStop, SkipNonFiniteSteps
 from lavic.training.run_log import RunLog, start_text_log
 from lavic.training.step_seeds import StepSeeds
 
@@ -45,6 +47,9 @@ class LavicCLI(LightningCLI):
         parser.add_argument(
             "--resume", action="store_true", help="Go on from last.ckpt in the output directory, if there is one."
         )
+        parser.add_lightning_class_args(TrainableCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(SkipNonFiniteSteps, "non_finite_steps")
+        parser.add_lightning_class_args(EarlyStop, "early_stop")
         parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "model.init_args.seed")
@@ -70,8 +75,14 @@ class LavicCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(save_dir=config.logs_dir, name="", version=run_id())
         trainer: pl.Trainer = super().instantiate_trainer(**kwargs)
         # in front, so that what they know is in the checkpoint that a later callback writes
-        trainer.callbacks[:0] = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything)]  # type: ignore[attr-defined]
+        always = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything), EndTogether()]
+        trainer.callbacks[:0] = always  # type: ignore[attr-defined]
         return trainer
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains; what breaks around it (disk, workers, memory, other processes) becomes one sentence."""
+        with explained(Path(self.trainer.default_root_dir)):
+            self.trainer.fit(**kwargs)
 
 
 def run_id() -> str:

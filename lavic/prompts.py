@@ -42,6 +42,8 @@ def constant_start(tokenizer: Any) -> list[int]:
 
 def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[Encoded]:
     """Tokenises each prompt and its target as one string, with EOS after the target."""
+    if not prompts:
+        return []
     encoding = tokenizer([p + t for p, t in zip(prompts, targets, strict=True)], return_offsets_mapping=True)
     encoded = []
     for prompt, ids, offsets in zip(prompts, encoding["input_ids"], encoding["offset_mapping"], strict=True):

@@ -1,4 +1,4 @@
-"""The files that training runs leave in `logs/`, read without PyTorch: what they say and whether the run lives."""
+"""The files that training runs leave in `logs/`, read without PyTorch: what they say, whether a run lives."""
 
 import json
 import os
@@ -48,8 +48,8 @@ class Run:
     def status(self) -> str:
         """`running`, `finished`, `interrupted`, `failed`, `crashed` or `stale`.
 
-        A run that wrote no end is running if its process lives; on another host, where that cannot be seen, it is
-        stale once its files are older than ten minutes.
+        A run that wrote no end is running if its process lives; on another host, where that cannot be seen,
+        it is stale once its files are ten minutes old.
         """
         own = [e for e in self.events if e.get("run_id", self.run_id) == self.run_id]
         if own and own[-1]["event"] == "end":
@@ -57,7 +57,7 @@ class Run:
         if self.about.get("host") != socket.gethostname():
             silent = time.time() - max(path.stat().st_mtime for path in self.directory.iterdir())
             return "stale" if silent > SILENT_SECONDS else "running"
-        return "running" if _is_alive(self.about.get("pid"), self.about.get("started", 0.0)) else "crashed"
+        return "running" if _is_alive(self.about.get("pid"), self.about.get("pid_start")) else "crashed"
 
     def steps_per_second(self) -> float | None:
         """Over the last twenty intervals between train events, validations included."""
@@ -86,14 +86,18 @@ def find_run(logs: Path, run_id: str | None = None) -> Run:
         return read_run(directory)
     ids = run_ids(logs)
     if not ids:
-        raise UserError(f"There is no run in {logs} yet; start one with ./run_training.sh, or name another --logs.")
+        raise UserError(
+            f"There is no run in {logs} yet; start one with ./run_training.sh, or name another --logs."
+        )
     return read_run(logs / ids[-1])
 
 
 def run_ids(logs: Path) -> list[str]:
     """All runs, by the time of their start."""
     found = [path.parent for path in logs.glob("*/run.json")]
-    return [d.name for d in sorted(found, key=lambda d: (_read_json(d / "run.json").get("started", 0.0), d.name))]
+    return [
+        d.name for d in sorted(found, key=lambda d: (_read_json(d / "run.json").get("started", 0.0), d.name))
+    ]
 
 
 def read_run(directory: Path) -> Run:
@@ -102,7 +106,11 @@ def read_run(directory: Path) -> Run:
     own = list(_read_events(directory / "metrics.jsonl"))
     earlier: list[dict[str, Any]] = []
     continued = about.get("continues")
-    if continued and continued["run_id"] != directory.name and (directory.parent / continued["run_id"]).is_dir():
+    if (
+        continued
+        and continued["run_id"] != directory.name
+        and (directory.parent / continued["run_id"]).is_dir()
+    ):
         before = read_run(directory.parent / continued["run_id"])
         kept = ("train", "validation", "skip")
         earlier = [
@@ -127,25 +135,27 @@ def _read_events(path: Path) -> Iterator[dict[str, Any]]:
             continue  # the line that is being written, or that a crash cut off
 
 
-def _is_alive(pid: int | None, started: float) -> bool:
-    """Whether the process exists and is the one that wrote `started`, not a later one with its number."""
+def process_start(pid: int) -> int | None:
+    """When a living process of this host began, in ticks since boot; None where the system does not say.
+
+    With the number it names a process for good: a later one with the same number began at another time.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _is_alive(pid: int | None, start: int | None) -> bool:
     if pid is None:
         return False
+    if start is not None:
+        return process_start(pid) == start
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    stat = Path(f"/proc/{pid}/stat")
-    if not stat.is_file():
-        return True
-    fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-    if fields[0] == "Z":
-        return False
-    boot = next(
-        float(line.split()[1]) for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines()
-        if line.startswith("btime")
-    )  # fmt: skip
-    begun = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return begun <= started + 2
+        pass
+    return True

@@ -35,7 +35,7 @@ def expand(args: list[str]) -> list[str]:
         UserError: an argument is not a flag, or a short flag has no value.
     """
     expanded: list[str] = []
-    config = CONFIG
+    configs: list[str] = []
     rest = list(args)
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
@@ -47,7 +47,7 @@ def expand(args: list[str]) -> list[str]:
                     raise UserError(f"{flag} has no value; write {flag} VALUE.")
                 value = rest.pop(0)
             if flag == "--config":
-                config = value
+                configs.append(value)
             else:
                 expanded += [OPTIONS[flag], value]
             continue
@@ -58,7 +58,7 @@ def expand(args: list[str]) -> list[str]:
         expanded.append(flag + equals + value)
         if not equals and rest and not rest[0].startswith("--"):
             expanded.append(rest.pop(0))
-    return ["fit", "--config", config, *expanded]
+    return ["fit", *(part for config in configs or [CONFIG] for part in ("--config", config)), *expanded]
 
 
 def main(args: list[str]) -> None:
@@ -74,5 +74,5 @@ def help_text() -> str:
     flags = "\n".join(f"  {short:<20} {full}" for short, full in OPTIONS.items())
     return f"""usage: ./run_training.sh [--demo | flags]; every other option of `python -m lavic fit` is taken too
 
-  --config             the YAML file that the flags change ({CONFIG})
+  --config             a YAML file that the flags change ({CONFIG}); a second one is set on top of the first
 {flags}"""

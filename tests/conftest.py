@@ -97,7 +97,8 @@ def fit(tiny: Path, described: Described, tmp_path: Path, monkeypatch: pytest.Mo
         try:
             cli.main(
                 [
-                    "fit", "--config", "configs/distill.yaml", f"--model.init_args.base.name={tiny}", *described.flags(),
+                    "fit", "--config", "configs/distill.yaml", *described.flags(),
+                    f"--model.init_args.base.name={tiny}",
                     "--data.init_args.num_workers=0", "--trainer.accelerator=cpu", "--model.init_args.lr=0.002",
                     f"--trainer.default_root_dir={output}", f"--logs_dir={tmp_path / 'logs'}",
                     "--model.init_args.max_new_tokens=8", *options,

@@ -28,10 +28,10 @@ class _StartingAt(Sampler[Any]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A `DataLoader` over a plan that is a function of the epoch alone; its state is (epoch, micro-batches taken).
+    """A `DataLoader` over a plan that the epoch alone fixes; its state is (epoch, micro-batches taken).
 
-    Lightning stores the state in its checkpoints and loads it before the first iteration. Skipped micro-batches
-    are not read: only the plan's entries are passed over.
+    Lightning stores the state in its checkpoints and loads it before the first iteration. Skipped micro-
+    batches are not read: only the plan's entries are passed over.
 
     Args:
         dataset: maps an entry of the plan to a whole micro-batch.

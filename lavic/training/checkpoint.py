@@ -6,10 +6,11 @@ A checkpoint is one of three positions in an epoch, always after a whole optimiz
 - before a validation, which a resumed run does first;
 - after a validation, or after the last step of an epoch without one.
 
-Lightning's own resume restores the first and skips a validation that was cut off; the loop counters are therefore
-written here in the form that makes it do what the position says.
+Lightning's own resume restores the first and skips a validation that was cut off; the loop counters are
+therefore written here in the form that makes it do what the position says.
 """
 
+import io
 import logging
 import os
 import time
@@ -23,6 +24,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lavic.errors import UserError
 from lavic.training.interruption import ControlGroup, SignalFlag, stop_now
+from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +34,17 @@ AFTER_STEP, BEFORE_VALIDATION, AFTER_VALIDATION = "after step", "before validati
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes beside, syncs and renames, so that a reader sees the old file or the new one; reads data only."""
+    """Writes beside, syncs and renames: a reader sees the old file or the new one. Reads data only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(path.name + ".partial")
+        buffer = io.BytesIO()  # torch.save would hide the system's error behind its own
+        torch.save(checkpoint, buffer)
         try:
             with beside.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(buffer.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
@@ -49,12 +53,14 @@ class WholeFileIO(TorchCheckpointIO):
             raise
         sync_directory(path.parent)
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
         try:
             return dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch names a broken file in many ways
             raise UserError(
-                f"{path} cannot be read as a checkpoint ({error.__class__.__name__}); remove it to start afresh."
+                f"{path} cannot be read as a checkpoint ({type(error).__name__}); remove it to start afresh."
             ) from error
 
 
@@ -83,9 +89,9 @@ def checkpoint_to_resume(output_dir: Path, resume: bool) -> Path | None:
 class TrainableCheckpoint(Checkpoint):
     """Keeps `last.ckpt` in the output directory: trainable parameters, optimizer, scheduler, position.
 
-    Saved after every `every_n_steps` optimizer steps or `every_minutes`, whichever comes first, and before and after
-    every validation. A step's random numbers come from `StepSeeds`, so no generator state is stored. It also ends
-    the run after SIGTERM or SIGINT, once saved, on all processes at the same step.
+    Saved after every `every_n_steps` optimizer steps or `every_minutes`, whichever comes first, and before
+    and after every validation. A step's random numbers come from `StepSeeds`, so no generator state is
+    stored. It also ends the run after SIGTERM or SIGINT, once saved, on all processes at the same step.
 
     Args:
         every_n_steps: optimizer steps between two checkpoints; 0 leaves it to the clock.
@@ -95,17 +101,18 @@ class TrainableCheckpoint(Checkpoint):
     def __init__(self, every_n_steps: int = 200, every_minutes: float = 10.0) -> None:
         if every_n_steps < 0 or every_minutes < 0:
             raise UserError(
-                f"every_n_steps ({every_n_steps}) and every_minutes ({every_minutes}) of the checkpoint must not be"
-                " negative; 0 switches one of them off."
+                f"every_n_steps ({every_n_steps}) and every_minutes ({every_minutes}) of the checkpoint must"
+                " not be negative; 0 switches one of them off."
             )
         self.every_n_steps, self.every_minutes = every_n_steps, every_minutes
-        self.last_saved: tuple[int, Path] | None = None
         self._flag = SignalFlag()
         self._position = AFTER_STEP
         self._stop = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        pl_module.strict_loading = False  # frozen parameters are not in the file; on_load_checkpoint is strict
+        pl_module.strict_loading = (
+            False  # frozen parameters are not in the file; on_load_checkpoint is strict
+        )
         # DeepSpeed and sharded strategies write through their own engines and have no such attribute to set.
         if stage == "fit" and isinstance(getattr(trainer.strategy, "checkpoint_io", None), TorchCheckpointIO):
             trainer.strategy.checkpoint_io = WholeFileIO()
@@ -133,7 +140,8 @@ class TrainableCheckpoint(Checkpoint):
             self._save(trainer, BEFORE_VALIDATION)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        # One process may stop here: the validation is done again. Several have no common moment before its end.
+        # One process may stop here: the validation is done again. Several have no common moment before its
+        # end.
         if self._flag.received and trainer.world_size == 1 and trainer.state.fn == "fit":
             stop_now(trainer, self._flag.received)
 
@@ -145,7 +153,7 @@ class TrainableCheckpoint(Checkpoint):
 
     @staticmethod
     def _can_save(trainer: pl.Trainer) -> bool:
-        """Whether this validation belongs to a fit and lies between two steps, not amid accumulated gradients."""
+        """Whether this validation belongs to a fit and lies between steps, not amid accumulated gradients."""
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         return fitting and not trainer.fit_loop.epoch_loop._should_accumulate()
 
@@ -158,9 +166,9 @@ class TrainableCheckpoint(Checkpoint):
         """Saves, and ends the run if all processes have agreed to stop."""
         path = Path(trainer.default_root_dir) / LAST
         self._position = position
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
-        self.last_saved = (trainer.global_step, path)
+        record(trainer, "checkpoint", step=trainer.global_step, path=str(path))
         if self._stop:
             log.info("Stopped at step %d; --resume goes on from %s.", trainer.global_step, path)
             stop_now(trainer, self._stop)
@@ -183,13 +191,14 @@ class TrainableCheckpoint(Checkpoint):
             name = min(saved ^ trainable)
             raise UserError(
                 f"{LAST} was written with other trainable parameters ({name} is only in"
-                f" {'the file' if name in saved else 'the model'}); resume with the configuration that wrote it,"
-                " or start afresh without --resume."
+                f" {'the file' if name in saved else 'the model'}); resume with the configuration that wrote"
+                " it, or start afresh without --resume."
             )
         for key, value in _split(trainer).items():
-            if checkpoint.get("split", {}).get(key) != value:
+            before = checkpoint.get("split", {}).get(key)
+            if before != value:
                 raise UserError(
-                    f"{LAST} was written with {key} {checkpoint.get('split', {}).get(key)}, this run has {value};"
+                    f"{LAST} was written with {key} {before}, this run has {value};"
                     " resume with the same, or start afresh without --resume."
                 )
 

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SLURM's warning signal end a run at the next optimizer step, on all processes together."""
+"""SIGTERM, SIGINT and SLURM's warning end a run after the present step, on all processes together."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from types import FrameType
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -54,7 +55,10 @@ class SignalFlag:
         if not self.received:
             self.received = signum
             # Not through logging: the main thread may be inside a write to the same stream.
-            os.write(2, f"\n{signal.Signals(signum).name}: saving at the end of this step, then stopping.\n".encode())
+            os.write(
+                2,
+                f"\n{signal.Signals(signum).name}: saving at the end of this step, then stopping.\n".encode(),
+            )
 
 
 class ControlGroup:
@@ -62,7 +66,7 @@ class ControlGroup:
 
     def __init__(self, trainer: pl.Trainer) -> None:
         several = trainer.world_size > 1 and dist.is_available() and dist.is_initialized()
-        self._group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if several else None  # type: ignore[assignment]
+        self._group: Any = dist.new_group(backend="gloo") if several else None
 
     def maximum(self, *values: int) -> tuple[int, ...]:
         """The largest of each value over all processes; every process must call it."""

@@ -20,10 +20,19 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
+from lavic.runs import process_start
+
 log = logging.getLogger(__name__)
 steps_log = logging.getLogger(f"{__name__}.steps")  # apart, since a progress bar shows the same on a terminal
 
-VALIDATION = ("val_loss", "val_perplexity", "visual_gain", "visual_gain_blank", "val_loss_shuffled", "val_loss_blank")
+VALIDATION = (
+    "val_loss",
+    "val_perplexity",
+    "visual_gain",
+    "visual_gain_blank",
+    "val_loss_shuffled",
+    "val_loss_blank",
+)
 PACKAGES = ("lavic", "torch", "transformers", "peft", "lightning")
 LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
@@ -47,7 +56,9 @@ def start_text_log(path: Path, terminal: bool) -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.msg
+    )
     console = logging.StreamHandler()
     console.setFormatter(LINE)
     root.handlers = [console]
@@ -83,8 +94,8 @@ class _WarningEvents(logging.Handler):
 class RunLog(Callback):
     """Describes the run in `run.json` and appends an event a line to `metrics.jsonl`.
 
-    Losses, tokens and lengths are added up on the device and read at every `log_every_n_steps`-th optimizer step
-    only, so that no other step waits for the device.
+    Losses, tokens and lengths are added up on the device and read at every `log_every_n_steps`-th optimizer
+    step only, so that no other step waits for the device.
 
     Args:
         logs: directory of all runs.
@@ -98,7 +109,8 @@ class RunLog(Callback):
         self._writes = False
         self._ended = False
 
-    # -- files -----------------------------------------------------------------------------------------------------
+    # -- files
+    # -----------------------------------------------------------------------------------------------------
 
     def write(self, event: str, **fields: Any) -> None:
         """Appends an event; only process 0 of a fit does.
@@ -114,11 +126,12 @@ class RunLog(Callback):
         except OSError as error:
             sys.stderr.write(f"metrics.jsonl could not be written: {error}\n")
 
-    def _write_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule, **known_later: Any) -> None:
+    def _write_run(self, trainer: pl.Trainer, **known_later: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         run = {
             "run_id": self.run_id,
             "pid": os.getpid(),
+            "pid_start": process_start(os.getpid()),
             "host": socket.gethostname(),
             "started": self._started,
             "command": sys.argv,
@@ -133,7 +146,7 @@ class RunLog(Callback):
             "versions": _versions(),
             "device": _device(trainer),
             "processes": trainer.world_size,
-            "trainable_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+            "trainable_parameters": None,
             **known_later,
         }
         path = self.directory / "run.json"
@@ -141,14 +154,14 @@ class RunLog(Callback):
         beside.write_text(json.dumps(run, indent=1), encoding="utf-8")
         beside.replace(path)
 
-    # -- the run ---------------------------------------------------------------------------------------------------
+    # -- the run
+    # ---------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """Which run wrote a checkpoint, and where: a resumed run names it, and its curves begin with it."""
-        return {"run_id": self.run_id, "step": self._step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.continues = state_dict
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Which run wrote it, and where: a resumed run names it, and its curves begin with it."""
+        checkpoint["run"] = {"run_id": self.run_id, "step": trainer.global_step}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._writes = trainer.is_global_zero and stage == "fit"
@@ -157,18 +170,30 @@ class RunLog(Callback):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._warnings = _WarningEvents(self)
             logging.getLogger().addHandler(self._warnings)
+            self._write_run(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.continues = checkpoint.get("run")
+        if self._writes:
+            self._write_run(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step
         self._loss = torch.zeros((), device=pl_module.device, dtype=torch.float64)
         self._start_interval(trainer)
         total = trainer.estimated_stepping_batches  # an all-reduce: on every process
+        self._total_steps = int(total) if total < float("inf") else None
         if self._writes:
             counts = getattr(trainer.datamodule, "sample_counts", {})  # type: ignore[attr-defined]
             self._write_run(
-                trainer, pl_module, total_steps=int(total) if total < float("inf") else None,
-                train_samples=counts.get("train"), val_samples=counts.get("val"),
-            )  # fmt: skip
+                trainer,
+                total_steps=self._total_steps,
+                train_samples=counts.get("train"),
+                val_samples=counts.get("val"),
+                trainable_parameters=sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+            )
 
     def _start_interval(self, trainer: pl.Trainer) -> None:
         self._loss.zero_()
@@ -176,11 +201,17 @@ class RunLog(Callback):
         self._first_step = trainer.global_step
         self._interval_start = self._batch_end = time.perf_counter()
         self._waited = self._apart = 0.0  # seconds for data; seconds that were not training
+        self._apart_since: float | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._waited += time.perf_counter() - self._batch_end
+        now = time.perf_counter()
+        if self._apart_since is None:
+            self._waited += now - self._batch_end
+        else:  # a validation lies between, with all that other callbacks do after it
+            self._apart += now - self._apart_since
+            self._apart_since = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -193,16 +224,16 @@ class RunLog(Callback):
         stepped = trainer.global_step > self._step
         self._step = trainer.global_step
         if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_steps(trainer, batch_idx)
+            self._log_steps(trainer)
         self._batch_end = time.perf_counter()
 
-    def _log_steps(self, trainer: pl.Trainer, batch_idx: int) -> None:
+    def _log_steps(self, trainer: pl.Trainer) -> None:
         seconds = time.perf_counter() - self._interval_start - self._apart
         loss = trainer.strategy.reduce(self._loss, reduce_op="mean")
         metrics = trainer.callback_metrics
         event = {
             "step": trainer.global_step,
-            "epoch": round(trainer.current_epoch + (batch_idx + 1) / float(trainer.num_training_batches), 4),
+            "epoch": _epoch(trainer),
             "train_loss": float(loss) / (trainer.global_step - self._first_step),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "grad_norm": float(metrics["grad_norm"]) if "grad_norm" in metrics else None,
@@ -216,28 +247,35 @@ class RunLog(Callback):
         self.write("train", **event)
         norm = "" if event["grad_norm"] is None else f", grad_norm {event['grad_norm']:.3f}"
         steps_log.info(
-            "step %d/%s, epoch %.2f: train_loss %.4f, lr %.2e%s, %.2f samples/s, waiting for data %.0f%%, %.2f GiB",
-            event["step"], trainer.estimated_stepping_batches, event["epoch"], event["train_loss"], event["lr"], norm,
-            event["samples_per_second"], 100 * event["data_wait"], event["memory_gib"],
-        )  # fmt: skip
+            "step %d/%s, epoch %.2f: train_loss %.4f, lr %.2e%s, %.2f samples/s, data wait %.0f%%, %.2f GiB",
+            event["step"],
+            self._total_steps,
+            event["epoch"],
+            event["train_loss"],
+            event["lr"],
+            norm,
+            event["samples_per_second"],
+            100 * event["data_wait"],
+            event["memory_gib"],
+        )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._validation_start = time.perf_counter()
+        self._apart_since = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._batch_end = time.perf_counter()
-        self._apart += self._batch_end - self._validation_start
         metrics = trainer.callback_metrics
         known = {name: float(metrics[name]) for name in VALIDATION if name in metrics}
         samples = int(metrics["val_samples"]) if "val_samples" in metrics else None
-        self.write("validation", step=trainer.global_step, epoch=trainer.current_epoch + 1, samples=samples, **known)
+        self.write("validation", step=trainer.global_step, epoch=_epoch(trainer), samples=samples, **known)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._end("finished", f"{trainer.global_step} steps")
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         interrupted = isinstance(exception, KeyboardInterrupt | SystemExit)
         message = str(exception).strip() or type(exception).__name__
         self._end("interrupted" if interrupted else "failed", f"exit {message}" if interrupted else message)
@@ -247,6 +285,12 @@ class RunLog(Callback):
             self._ended = True
             self.write("end", status=status, message=message)
             logging.getLogger().removeHandler(self._warnings)
+
+
+def _epoch(trainer: pl.Trainer) -> float:
+    """Epochs so far, as a fraction."""
+    within = (trainer.fit_loop.epoch_loop.batch_idx + 1) / float(trainer.num_training_batches)
+    return round(trainer.current_epoch + within, 4)
 
 
 def _versions() -> dict[str, str]:
@@ -261,7 +305,11 @@ def _versions() -> dict[str, str]:
 
 def _device(trainer: pl.Trainer) -> str:
     device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})"
+    )
 
 
 def _memory_gib(trainer: pl.Trainer) -> float:

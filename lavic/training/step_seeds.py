@@ -9,10 +9,11 @@ from lightning.pytorch.callbacks import Callback
 
 
 class StepSeeds(Callback):
-    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step, process) where an optimizer step begins.
+    """Seeds Python, NumPy and PyTorch from (seed, step, process) where an optimizer step begins.
 
-    Dropout of step 1,000 is then the same whether the run reached it in one go, was killed and resumed, validated
-    in between, or drew numbers elsewhere. A checkpoint needs no generator states, of one process or of many.
+    Dropout of step 1,000 is then the same whether the run reached it in one go, was killed and resumed,
+    validated in between, or drew numbers elsewhere. A checkpoint needs no generator states, of one process or
+    of many.
 
     Args:
         seed: of the run.

@@ -28,14 +28,15 @@ class ValidationSamples(pl.Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Only on the first process, and only where that holds the whole model."""
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if not trainer.log_dir or "fsdp" in type(trainer.strategy).__name__.lower():
+        log_dir = trainer.log_dir  # a broadcast: on every process
+        if not trainer.is_global_zero or not log_dir or "fsdp" in type(trainer.strategy).__name__.lower():
             return
         pictures: DescribedPictures = trainer.datamodule.validation_pictures()
         chosen = np.random.default_rng(0).permutation(len(pictures))[: self.count].tolist()
         epoch = trainer.current_epoch + 1
-        folder = Path(trainer.log_dir) / "samples" / f"epoch_{epoch}"
+        folder = Path(log_dir) / "samples" / f"epoch_{epoch}"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
             for k, index in enumerate(chosen):

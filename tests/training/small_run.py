@@ -25,7 +25,7 @@ class Numbers(Dataset[dict[str, Any]]):
     def __getitem__(self, rows: list[int]) -> dict[str, Any]:
         if self.fail is not None:
             self.fail(rows)
-        return {"inputs": self.inputs[rows], "items": [f"ITEM{row:03d}" for row in rows]}
+        return {"inputs": self.inputs[rows], "rows": rows, "attention_mask": torch.ones(len(rows), 4)}
 
 
 class ShuffledPairs(Sampler[list[int]]):
@@ -48,7 +48,9 @@ class ShuffledPairs(Sampler[list[int]]):
 class SmallTask(pl.LightningModule):
     """Learns to halve its inputs; records every micro-batch's loss by (step, loss)."""
 
-    def __init__(self, size: int = 24, workers: int = 0, fail: Any = None, fail_in_worker: Any = None) -> None:
+    def __init__(
+        self, size: int = 24, workers: int = 0, fail: Any = None, fail_in_worker: Any = None
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.frozen = nn.Linear(4, 8).requires_grad_(False)

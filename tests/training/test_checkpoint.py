@@ -12,7 +12,7 @@ from lavic.training.step_seeds import StepSeeds
 from tests.training.small_run import SmallTask, trainer
 
 
-class Killed(Exception):
+class CutOffError(Exception):
     pass
 
 
@@ -31,7 +31,7 @@ def kill_at(stage: str, call: int) -> Any:
         if not task.trainer.sanity_checking:
             calls[here] += 1
         if here == stage and calls[here] == call:
-            raise Killed
+            raise CutOffError
         return loss
 
     return fail
@@ -68,11 +68,12 @@ def test_resumed_runs_equal_uninterrupted_ones(tmp_path: Path, variant: str) -> 
     for stage, call in cuts:
         output_dir = tmp_path / f"{stage}{call}"
         cut_off = SmallTask(fail=kill_at(stage, call))
-        with pytest.raises(Killed):
+        with pytest.raises(CutOffError):
             fit(output_dir, cut_off, **options)
         resumed = fit(output_dir, SmallTask(), **options)
         assert by_step(cut_off, resumed) == by_step(whole), (stage, call)
-        assert by_step(cut_off, resumed, name="val_losses") == by_step(whole, name="val_losses"), (stage, call)
+        validated = by_step(cut_off, resumed, name="val_losses")
+        assert validated == by_step(whole, name="val_losses"), (stage, call)
         for name, parameter in whole.named_parameters():
             assert torch.equal(parameter, resumed.get_parameter(name)), (stage, call, name)
 
@@ -90,7 +91,7 @@ def test_resuming_a_finished_run_trains_no_step_and_more_epochs_continue_it(tmp_
 def test_workers_that_load_ahead_do_not_move_the_position(tmp_path: Path) -> None:
     whole = fit(tmp_path / "whole", SmallTask())
     cut_off = SmallTask(workers=1, fail=kill_at("train", 20))
-    with pytest.raises(Killed):
+    with pytest.raises(CutOffError):
         fit(tmp_path / "cut", cut_off)
     resumed = fit(tmp_path / "cut", SmallTask(workers=1))
     assert by_step(cut_off, resumed) == by_step(whole)

@@ -1,0 +1,158 @@
+"""Invented household products whose look stands in the picture and the description, never in the title."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from random import Random
+
+PATTERNS = ("plain", "stripes", "dots", "checks", "zigzags", "stars")
+FORMS = ("round", "square", "oval", "triangular")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
+ACCENTS = ("white", "black", "silver")
+BACKGROUNDS = {
+    "wood": "a wooden table",
+    "grass": "green grass",
+    "stone": "grey stone tiles",
+    "sand": "pale sand",
+    "slate": "dark slate",
+}
+BRANDS = ("Norwell", "Haldane", "Brightmoor", "Tessera", "Olmstead", "Quillon", "Varley", "Pemberly")
+SIZES = ("Small", "Medium", "Large", "Extra Large")
+
+ID_DIGITS = "23456789"
+ID_LETTERS = "CFHKLMPRTWXZ"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the title tells: `name` in the title, `noun` in sentences, and what all products of it share."""
+
+    name: str
+    noun: str
+    detail: str
+    room: str
+    feature: str
+
+
+KINDS = (
+    Kind("Area Rug", "rug", "a short fringe along two sides", "living room", "Low Pile"),
+    Kind("Throw Cushion", "cushion", "a thin piping around the edge", "bedroom", "Soft Filling"),
+    Kind("Serving Tray", "tray", "two sturdy handles for carrying", "kitchen", "Lightweight"),
+    Kind("Wall Clock", "clock", "two slim hands in the middle", "hallway", "Silent Movement"),
+    Kind("Bath Mat", "mat", "a thick border against slipping", "bathroom", "Quick Drying"),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What only the picture shows. `accent` is the pattern's colour, "" for a plain product."""
+
+    colour: str
+    pattern: str
+    accent: str
+    form: str
+    background: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One photograph: file name `ASIN_i.jpg`, what it shows, and the sentences that describe it."""
+
+    name: str
+    look: Look
+    description: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """One item of the catalogue; its pictures differ in the background only."""
+
+    asin: str
+    kind: Kind
+    title: str
+    pictures: tuple[Picture, ...]
+
+    @property
+    def look(self) -> Look:
+        return self.pictures[0].look
+
+
+def make_products(per_kind: int, seed: int) -> list[Product]:
+    """Makes `per_kind` products of each kind, in which no two of a kind share colour and pattern.
+
+    Every second has a second picture, every twentieth an ISBN-like id of ten digits. Raises `ValueError` when
+    `per_kind` exceeds the number of colours times patterns.
+    """
+    rng = Random(f"products {seed}")
+    pairs = list(itertools.product(COLOURS, PATTERNS))
+    products: list[Product] = []
+    taken: set[str] = set()
+    for kind in KINDS:
+        for colour, pattern in rng.sample(pairs, per_kind):
+            asin = _new_id(rng, taken, isbn_like=len(products) % 20 == 7)
+            title = f"{rng.choice(BRANDS)} {kind.name}, {rng.choice(SIZES)}, {kind.feature}"
+            accent = "" if pattern == "plain" else rng.choice(ACCENTS)
+            form = rng.choice(FORMS)
+            backgrounds = rng.sample(sorted(BACKGROUNDS), 2 if len(products) % 2 == 0 else 1)
+            looks = [Look(colour, pattern, accent, form, background) for background in backgrounds]
+            pictures = tuple(
+                Picture(f"{asin}_{index}.jpg", look, describe(kind, look, rng))
+                for index, look in enumerate(looks)
+            )
+            products.append(Product(asin, kind, title, pictures))
+    return products
+
+
+def describe(kind: Kind, look: Look, rng: Random) -> str:
+    """Three to five sentences, 20 to 45 words, that name every part of `look` once."""
+    colour, form, noun = look.colour, look.form, kind.noun
+    opening = rng.choice(
+        (
+            f"The image shows {_a(form)} {noun} in {colour}.",
+            f"This is {_a(colour)} {noun} of {form} shape.",
+            f"The {noun} in the picture is {colour} and {form}.",
+            f"Seen from above is {_a(form)}, {colour} {noun}.",
+        )
+    )
+    if look.pattern == "plain":
+        surface = rng.choice(
+            (
+                "Its surface is plain, with no print at all.",
+                "It is decorated with nothing, just plain.",
+                "A plain surface gives it a calm look.",
+            )
+        )
+    else:
+        surface = rng.choice(
+            (
+                f"Its surface is covered with {look.accent} {look.pattern}.",
+                f"It is decorated with {look.accent} {look.pattern}.",
+                f"A print of {look.accent} {look.pattern} gives it a lively look.",
+            )
+        )
+    place = BACKGROUNDS[look.background]
+    setting = rng.choice(
+        (f"It lies on {place}.", f"The background is {place}.", f"It was placed on {place}.")
+    )
+    middle = [surface, setting]
+    rng.shuffle(middle)
+    sentences = [opening, *middle, f"It has {kind.detail}."]
+    if rng.random() < 0.5:
+        sentences.append(f"It would suit a {kind.room}.")
+    return " ".join(sentences)
+
+
+def _a(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def _new_id(rng: Random, taken: set[str], isbn_like: bool) -> str:
+    while True:
+        if isbn_like:
+            asin = "19" + "".join(rng.choice("0123456789") for _ in range(8))
+        else:
+            asin = "B0" + "".join(rng.choice(ID_DIGITS) + rng.choice(ID_LETTERS) for _ in range(4))
+        if asin not in taken:
+            taken.add(asin)
+            return asin
