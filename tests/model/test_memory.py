@@ -62,8 +62,6 @@ def test_activations_are_what_autograd_keeps(how: Checkpointing, samples: int) -
     counted_vision, _ = vision_activations(*args, samples * 5, speedups, how)
     counted_language, _ = language_activations(*args, Sample(), samples, speedups, how)
     logits, _ = logit_bytes(config, CPU, Sample(), samples, speedups)
-    assert 1 or counted_vision == pytest.approx(vision, rel=0.07)
-    assert 1 or counted_language + logits == pytest.approx(language, rel=0.15)
     whole = step_bytes(*args, samples, Sample(), speedups, ActivationCheckpointing(how, how))
     assert counted_vision == pytest.approx(vision, rel=0.05)
     assert counted_language + logits == pytest.approx(language, rel=0.05, abs=15e6)
@@ -77,7 +75,7 @@ def test_weights_add_up_to_the_model_s() -> None:
     counted = step_bytes(config, TrainableParts(), Precision(), batch=1)
     weights = counted["vision_weights"] + counted["language_weights"]
     assert weights == 2 * sum(parameters(config).values())
-    assert 1 or counted["optimizer"] == 2 * 4 * 3_645_440
+    assert counted["optimizer"] == 2 * 4 * 3_645_440
 
 
 def test_nf4_weights_are_what_bitsandbytes_stores() -> None:
