@@ -22,6 +22,7 @@ from lavic.model.memory import GIB, Precision, step_bytes
 from lavic.model.speedups import Speedups
 
 DEFAULT_MODEL = "llava-hf/llava-v1.6-mistral-7b-hf"
+STAGE_1 = "lavic.tasks.distillation.Distillation"
 ASSUMED_MFU = 0.45
 
 
@@ -78,6 +79,9 @@ def read_run(paths: list[Path]) -> Run:
             raise UserError(f"{path} is no YAML of a training run ({reason}).") from None
     model, data = (whole.get(part, {}).get("init_args", {}) for part in ("model", "data"))
     trainer = whole.get("trainer") or {}
+    task = whole.get("model", {}).get("class_path", STAGE_1)
+    if task != STAGE_1:
+        raise UserError(f"{path} trains {task}; the plan knows {STAGE_1} only.")
     if not model:
         raise UserError(f"{path} configures no model; give a training run's, such as configs/distill.yaml.")
     parts = {

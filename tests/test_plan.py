@@ -98,6 +98,7 @@ def test_hours_are_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture
         ("model: {init_args: {trainable: {vision: half}}}", "half"),
         ("model: {init_args: {speedups: {fast: true}}}", "fast"),
         ("data: {}", "no model"),
+        ("model: {class_path: lavic.tasks.recommendation.Recommendation}", "knows lavic.tasks.distillation"),
         ("- 1", "no YAML of a training run"),
     ],
 )

@@ -58,9 +58,8 @@ class Throughput(Callback):
         self._tokens += torch.stack([batch["attention_mask"].sum(), split.positions[:, 0].sum()])
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
         if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            flop = step_flop(
-                pl_module.llava.config, pl_module.trainable, self.mean_sample(), pl_module.speedups
-            ).total
+            task: Any = pl_module
+            flop = step_flop(task.llava.config, task.trainable, self.mean_sample(), task.speedups).total
             seconds = time.perf_counter() - self._since - self._apart
             pl_module.log("mfu", flop * self._samples / seconds / self.peak)
             self._start(pl_module.device)
