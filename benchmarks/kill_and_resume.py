@@ -133,7 +133,8 @@ def _while_writing(process: Started, output: Path, rng: random.Random, seconds: 
 
 def _progress(output: Path) -> str:
     half = [name for name in WRITING if (output / name).exists()]
-    step = torch.load(output / "last.ckpt", weights_only=True)["global_step"] if (output / "last.ckpt").exists() else None
+    last = output / "last.ckpt"
+    step = torch.load(last, weights_only=True)["global_step"] if last.exists() else None
     return f"last.ckpt of step {step}" + (f", half-written {' and '.join(half)}" if half else "")
 
 
