@@ -30,7 +30,7 @@ def make_parser() -> ArgumentParser:
         if hints[field.name] is bool:
             parser.add_argument(flag, action="store_true", help=text)
         elif field.default_factory is not dataclasses.MISSING:
-            parser.add_argument(flag, action="append", type=str, default=[], help=text)
+            parser.add_argument(flag, nargs="+", type=str, default=[], metavar="TEXT", help=text)
         else:
             parser.add_argument(flag, type=hints[field.name], default=field.default, help=text)
     return parser
@@ -40,11 +40,35 @@ def parse(arguments: Sequence[str]) -> Settings:
     """The settings that the arguments ask for. Raises UserError."""
     parser = make_parser()
     try:
-        given = parser.parse_args(list(arguments))
+        given = parser.parse_args(_gather(arguments))
     except Exception as error:  # argparse, jsonargparse and the YAML reader each have their own
         sentence = " ".join(str(error).split())
         raise UserError(f"{sentence} (python -m crawl --help lists the options)") from error
     return Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
+
+
+def _gather(arguments: Sequence[str]) -> list[str]:
+    """The arguments with each list option's repetitions made one: to argparse the last one alone would count."""
+    lists = {
+        f"--{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(Settings)
+        if field.default_factory is not dataclasses.MISSING
+    }
+    found: dict[str, list[str]] = {}
+    others: list[str] = []
+    values = others
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag in lists:
+            values = found.setdefault(flag, [])
+            if equals:
+                values.append(value)
+        elif argument.startswith("-"):
+            values = others
+            others.append(argument)
+        else:
+            values.append(argument)
+    return others + [text for flag, values in found.items() for text in (flag, *values)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

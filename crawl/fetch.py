@@ -9,9 +9,8 @@ from enum import StrEnum
 from typing import Protocol
 
 import aiohttp
-from yarl import URL
 
-from crawl.safety import AllowedHosts, PublicResolver, RefusedError, check_url
+from crawl.safety import AllowedHosts, PublicResolver, RefusedError, check_url, parse_url
 
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
@@ -138,7 +137,7 @@ class Fetcher:
                 if answer.status not in REDIRECTS:
                     return await self._read(answer)
                 try:
-                    target = url.join(URL(answer.headers.get("Location", "")))
+                    target = url.join(parse_url(answer.headers.get("Location", "")))
                 except ValueError as error:
                     raise FetchError("the redirect names no URL", Kind.PERMANENT, answer.status) from error
                 status = answer.status

@@ -15,7 +15,7 @@ def _option(default: Any, text: str) -> Any:
 
 
 def _list(text: str) -> dict[str, str]:
-    return {"help": f"{text}; may be repeated"}
+    return {"help": f"{text}; one or more, may be repeated"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

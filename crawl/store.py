@@ -67,7 +67,7 @@ class Store:
         written: list[Written] = []
         try:
             for file_id, final in targets:
-                temporary = f"{os.path.dirname(final)}/{self._prefix}{next(self._numbers)}"
+                temporary = f"{final.parent}/{self._prefix}{next(self._numbers)}"
                 written.append(Written(file_id, temporary, final, len(picture.data), digest))
                 _write_new(temporary, picture.data)
         except OSError as error:

@@ -4,6 +4,7 @@ Every step but the drawing is the command that a user of real data types, and is
 """
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
@@ -46,14 +47,19 @@ def main(args: list[str]) -> None:
 def crawl_sample(folder: Path) -> None:
     """Draws the catalogue, serves it with a few faults on purpose, and crawls it into `folder/data`."""
     _say("The sample catalogue: 200 products drawn by code, served over HTTP with a few faults, and crawled")
-    write_pictures(folder / "served")
-    with PictureServer(folder / "served") as server:
-        write_sample(folder / "data", base_url=server.base_url)
-        _run(
-            "crawl", "--allow-host", server.address,
-            "--source", folder / "data" / "item2meta_train.json", "--out", folder / "data" / "train_images",
-            "--source", folder / "data" / "item2meta_valid.jsonl", "--out", folder / "data" / "valid_images",
-        )  # fmt: skip
+    served, data = folder / "served", folder / "data"
+    write_pictures(served)
+
+    async def serve_and_crawl() -> None:
+        async with PictureServer(served) as server:
+            write_sample(data, base_url=server.url("").rstrip("/"))
+            await asyncio.to_thread(
+                _run, "crawl", "--allow-host", server.address,
+                "--source", data / "item2meta_train.json", "--out", data / "train_images",
+                "--source", data / "item2meta_valid.jsonl", "--out", data / "valid_images",
+            )  # fmt: skip
+
+    asyncio.run(serve_and_crawl())
 
 
 def distil(folder: Path, seed: int, passed_on: list[str]) -> tuple[Path, Path]:
