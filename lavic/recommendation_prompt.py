@@ -62,8 +62,11 @@ def encode_choice(
     """
     conversation = without_special_tokens(tokenizer, conversation)
     shown = [replace(c, title=without_special_tokens(tokenizer, c.title)) for c in candidates]
-    conversation, shown = _fit(tokenizer, conversation, shown, answers, max_length)
-    return _encode(tokenizer, recommendation_prompt(conversation, shown), answers)
+    choice = _encode(tokenizer, recommendation_prompt(conversation, shown), answers)
+    while (excess := _length(choice) - max_length) > 0 and conversation:
+        conversation = _without_oldest(tokenizer, conversation, excess)
+        choice = _encode(tokenizer, recommendation_prompt(conversation, shown), answers)
+    return choice if excess <= 0 else _with_shorter_titles(tokenizer, shown, answers, max_length)
 
 
 def _encode(tokenizer: Any, prompt: str, answers: Sequence[str]) -> EncodedChoice:
@@ -86,41 +89,40 @@ def _encode(tokenizer: Any, prompt: str, answers: Sequence[str]) -> EncodedChoic
     )
 
 
-def _fit(
-    tokenizer: Any, conversation: str, candidates: list[Shown], answers: Sequence[str], max_length: int
-) -> tuple[str, list[Shown]]:
-    excess = _excess(tokenizer, conversation, candidates, answers, max_length)
-    while excess > 0 and conversation:
-        tokens = tokenizer(conversation, add_special_tokens=False, return_offsets_mapping=True)
-        starts = [start for start, _ in tokens["offset_mapping"] if start > 0]
-        conversation = conversation[starts[excess - 1] :] if excess <= len(starts) else ""
-        half_word = conversation and not conversation[0].isspace()
-        conversation = (conversation.partition(" ")[2] if half_word else conversation).lstrip()
-        excess = _excess(tokenizer, conversation, candidates, answers, max_length)
-    if excess <= 0:
-        return conversation, candidates
+def _length(choice: EncodedChoice) -> int:
+    return len(choice.prompt_ids) + max(map(len, choice.answers))
 
-    def cut_to(letters: int) -> list[Shown]:
-        return [replace(shown, title=shown.title[:letters].rstrip()) for shown in candidates]
 
-    fits, too_long = -1, max(len(shown.title) for shown in candidates)
-    while too_long - fits > 1:  # bisection; the titles as they are do not fit
-        letters = (fits + too_long) // 2
-        if _excess(tokenizer, "", cut_to(letters), answers, max_length) > 0:
-            too_long = letters
-        else:
-            fits = letters
-    if fits < 0:
-        least = max_length + _excess(tokenizer, "", cut_to(0), answers, max_length)
+def _without_oldest(tokenizer: Any, conversation: str, tokens: int) -> str:
+    """What is left without the first `tokens` tokens and what they leave of a word."""
+    encoded = tokenizer(conversation, add_special_tokens=False, return_offsets_mapping=True)
+    starts = [start for start, _ in encoded["offset_mapping"] if start > 0]
+    rest = conversation[starts[tokens - 1] :] if tokens <= len(starts) else ""
+    begins_within_a_word = rest and not rest[0].isspace()
+    return (rest.partition(" ")[2] if begins_within_a_word else rest).lstrip()
+
+
+def _with_shorter_titles(
+    tokenizer: Any, candidates: list[Shown], answers: Sequence[str], max_length: int
+) -> EncodedChoice:
+    """The prompt without a conversation, every title cut to the greatest common length that fits."""
+
+    def cut_to(letters: int) -> EncodedChoice:
+        shown = [replace(c, title=c.title[:letters].rstrip()) for c in candidates]
+        return _encode(tokenizer, recommendation_prompt("", shown), answers)
+
+    best = cut_to(0)
+    if (least := _length(best)) > max_length:
         raise UserError(
             f"max_length is {max_length}, but {len(candidates)} candidates need {least} tokens even without "
             f"conversation and titles; set max_length to {least} at least, better to some hundred more."
         )
-    return "", cut_to(fits)
-
-
-def _excess(
-    tokenizer: Any, conversation: str, candidates: list[Shown], answers: Sequence[str], max_length: int
-) -> int:
-    choice = _encode(tokenizer, recommendation_prompt(conversation, candidates), answers)
-    return len(choice.prompt_ids) + max(map(len, choice.answers)) - max_length
+    fits, too_long = 0, max(len(c.title) for c in candidates)
+    while too_long - fits > 1:  # bisection; the titles as they are do not fit
+        letters = (fits + too_long) // 2
+        choice = cut_to(letters)
+        if _length(choice) > max_length:
+            too_long = letters
+        else:
+            best, fits = choice, letters
+    return best

@@ -58,22 +58,20 @@ class ChoiceEncoder:
                 parts.append(others[torch.arange(own) % len(others)])
         return torch.cat(parts)
 
-    def batch(self, rows: Sequence[tuple[str, Sequence[str]]], control: str = OWN) -> dict[str, Any]:
+    def batch(self, rows: Sequence[tuple[str, Sequence[str]]], images: bool = True) -> dict[str, Any]:
         """Prompts of (context, candidates), the IDs of all candidates as possible answers.
 
         Returns:
             `input_ids`, `attention_mask` (B, T); `cls_tokens` (V, C); `answers` and `unscored` as
             `PromptState.scores` takes them.
         """
-        images = control != NO_IMAGES
         encoded = [self.encode(context, candidates, candidates, images) for context, candidates in rows]
         padded = pad([choice.prompt_ids for choice in encoded], [0] * len(rows), self.pad_id)
-        shown = [item for _, candidates in rows for item in candidates] if images else []
-        tokens = self.partner_tokens(shown) if control == SHUFFLED else self.store.cls_tokens(shown)
+        shown = [item for _, candidates in rows for item in candidates]
         return {
             "input_ids": padded["input_ids"],
             "attention_mask": padded["attention_mask"],
-            "cls_tokens": tokens,
+            "cls_tokens": self.store.cls_tokens(shown if images else []),
             "answers": [choice.answers for choice in encoded],
             "unscored": [choice.unscored for choice in encoded],
         }
@@ -105,15 +103,15 @@ class TrainingChoices(Dataset[dict[str, Any]]):
 
 
 class EvaluationChoices(Dataset[dict[str, Any]]):
-    """The same cases with their own pictures and with each control's.
+    """The same cases with their own pictures and, if asked for, as the controls show them.
 
     Args:
         cases: conversations as they are, or samples with their own candidates and target.
         encoder: makes the prompts.
-        controls: which controls a batch holds beside the cases themselves.
+        controls: whether a batch holds the controls beside the cases themselves.
     """
 
-    def __init__(self, cases: Sequence[Conversation | Sample], encoder: ChoiceEncoder, controls: Sequence[str]) -> None:
+    def __init__(self, cases: Sequence[Conversation | Sample], encoder: ChoiceEncoder, controls: bool) -> None:
         self.cases, self.encoder, self.controls = cases, encoder, controls
 
     def __len__(self) -> int:
@@ -126,7 +124,12 @@ class EvaluationChoices(Dataset[dict[str, Any]]):
         """
         cases = [self.cases[i] for i in micro_batch.indices]
         shown = [context_and_candidates(case) for case in cases]
-        batch: dict[str, Any] = {name: self.encoder.batch(shown, name) for name in (OWN, *self.controls)}
+        own = self.encoder.batch(shown)
+        batch: dict[str, Any] = {OWN: own}
+        if self.controls:
+            batch[NO_IMAGES] = self.encoder.batch(shown, images=False)
+            others = self.encoder.partner_tokens([item for _, candidates in shown for item in candidates])
+            batch[SHUFFLED] = {**own, "cls_tokens": others}
         batch["rows"] = () if micro_batch.ghost else micro_batch.indices
         batch["targets"] = tuple(c.candidates.index(c.target) for c in cases if isinstance(c, Sample))
         return batch

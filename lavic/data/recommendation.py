@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lavic.conversations import Conversation, Fault, Sample, read_category_split, training_samples
-from lavic.data.choices import CONTROLS, ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
+from lavic.data.choices import ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
 from lavic.data.item_store import ItemStore, store_identity
 from lavic.data.resumable_loader import ResumableLoader
 from lavic.data.step_plan import StepPlan
@@ -139,15 +139,15 @@ class RecommendationData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation samples, each once, with the controls."""
-        return self._evaluation(self.samples["valid"], CONTROLS)
+        return self._evaluation(self.samples["valid"], controls=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test conversations with their candidates as they are, and with the controls."""
-        return self._evaluation(self.conversations[self.test_split], CONTROLS)
+        return self._evaluation(self.conversations[self.test_split], controls=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test conversations without the controls."""
-        return self._evaluation(self.conversations[self.test_split], ())
+        return self._evaluation(self.conversations[self.test_split], controls=False)
 
     @property
     def skipped_reasons(self) -> dict[str, int]:
@@ -194,7 +194,7 @@ class RecommendationData(pl.LightningDataModule):
                 lengths.append(0)
         return np.array(lengths, dtype=np.int64)
 
-    def _evaluation(self, cases: Sequence[Conversation | Sample], controls: Sequence[str]) -> DataLoader[Any]:
+    def _evaluation(self, cases: Sequence[Conversation | Sample], controls: bool) -> DataLoader[Any]:
         choices = EvaluationChoices(cases, self.encoder, controls)
         plan = self._plan(cases, accumulate=1, seed=None)
         return DataLoader(choices, batch_size=None, sampler=plan, **self._loader_options())
