@@ -9,6 +9,7 @@ from lavic.errors import UserError
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 OWN = {  # command -> module with main(args), and what it does
+    "demo": ("lavic.demo.run", "the sample catalogue, a toy model and stage 1 on a CPU, in minutes"),
     "train": ("lavic.shorthand", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
     "report": ("lavic.report", "one HTML page of a run: curves, configuration, versions, pictures with texts"),
 }
@@ -23,7 +24,7 @@ def main() -> int:
         if command in LIGHTNING:
             importlib.import_module("lavic.cli").main([command, *args])
         elif command in OWN:
-            importlib.import_module(OWN[command][0]).main(args)
+            return importlib.import_module(OWN[command][0]).main(args) or 0
         elif command in ("-h", "--help"):
             print(_help())
         else:

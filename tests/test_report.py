@@ -79,7 +79,8 @@ def test_chart_places_points_on_its_axes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"), [([0, 10], [0, 2, 4, 6, 8, 10]), ([3], [2.6, 2.8, 3.0, 3.2, 3.4]), ([-1, 7], [-2, 0, 2, 4, 6, 8])]
+    ("values", "expected"),
+    [([0, 10], [0, 2, 4, 6, 8, 10]), ([3], [2.6, 2.8, 3.0, 3.2, 3.4]), ([-1, 7], [-2, 0, 2, 4, 6, 8])],
 )
 def test_ticks_are_round_and_enclose_the_values(values: list[float], expected: list[float]) -> None:
     assert ticks(values) == pytest.approx(expected)

@@ -130,12 +130,14 @@ class DistillationData(pl.LightningDataModule):
         return [str(self.tables["train"].row(row)["picture"]) for row in rows]
 
     def _load(self) -> None:
-        if not self.tables:
-            self.processor = load_processor(self.model_name, self.views)
-            for split, source in self.sources.items():
-                self.tables[split], self.skipped[split] = load_samples(
-                    source, self.processor, self.cache_dir, self.strict
-                )
+        if self.tables:
+            return
+        self.processor = load_processor(self.model_name, self.views)
+        training = self.trainer is None or self.trainer.state.fn == "fit"
+        for split in ("train", "val") if training else ("val",):
+            self.tables[split], self.skipped[split] = load_samples(
+                self.sources[split], self.processor, self.cache_dir, self.strict
+            )
 
     def _pictures(self, split: str, partners: list[int] | None = None) -> DescribedPictures:
         return DescribedPictures(self.tables[split], self.sources[split].images_dir, self.processor, partners)

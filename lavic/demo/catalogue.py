@@ -68,10 +68,10 @@ def write_pictures(folder: Path, seed: int = 0) -> None:
     """Draws every picture that `write_sample` names, as `folder/ASIN_i.jpg`; about ten milliseconds each."""
     folder.mkdir(parents=True, exist_ok=True)
     train, valid = sample_products(seed)
-    for product in [*train, *valid]:
-        for picture in product.pictures:
-            image = draw(picture.look, product.kind.noun, picture.name)
-            image.save(folder / picture.name, quality=90)
+    shown = [(product, picture) for product in train for picture in product.pictures]
+    shown += [(product, product.pictures[0]) for product in valid]
+    for product, picture in shown:
+        draw(picture.look, product.kind.noun, picture.name).save(folder / picture.name, quality=90)
 
 
 def _train_entry(product: Product, base_url: str) -> dict[str, object]:

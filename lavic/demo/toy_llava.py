@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -16,7 +18,11 @@ from transformers import (
     MistralConfig,
 )
 
+from lavic.demo.pretraining import Shown, embed_patches, mean_patch_features, train_language, train_tower
+from lavic.demo.products import ID_DIGITS, ID_LETTERS, Product, make_products
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
+from lavic.processor import load_processor
+from lavic.prompts import TEMPLATES
 
 VIEW_SIZE = 336
 FREE_ROWS = 8
@@ -49,6 +55,9 @@ class ToySize:
 
 
 TINY = ToySize(patch=56, vision_width=32, vision_layers=2, text_width=48, text_layers=2)
+TOY = ToySize(patch=56, vision_width=96, vision_layers=3, text_width=128, text_layers=3)
+
+PICTURES = 500
 
 
 def new_processor(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextProcessor:
@@ -107,6 +116,48 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
+    """Trains the toy and its tokenizer and writes the checkpoint to `folder`; about a minute on two cores.
+
+    What it learns from are `PICTURES` pictures and descriptions of *other* products than the sample
+    catalogue's, invented with other seeds.
+
+    Args:
+        folder: receives the checkpoint.
+        held_out: products whose look, as far as the titles leave it open, must not occur in training: the
+            sample's validation items.
+        seed: of the products, the weights and the order.
+    """
+    shown = list(islice(_other_pictures(held_out, seed), PICTURES))
+    tokenizer = train_tokenizer(_texts(shown), max_tokens=1000)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        llava = new_model(tokenizer, TOY)
+        save_checkpoint(folder, llava, new_processor(tokenizer, TOY))
+        processor = load_processor(str(folder.resolve()))
+        patches = embed_patches(llava, processor, shown)
+        train_tower(llava, patches, [picture.look for _, picture in shown])
+        train_language(llava, processor, shown, mean_patch_features(llava, patches), seed)
+    llava.save_pretrained(folder)
+
+
+def _other_pictures(held_out: Sequence[Product], seed: int) -> Iterator[Shown]:
+    avoided = {(product.kind, picture.look) for product in held_out for picture in product.pictures}
+    for world in count(1):
+        for product in make_products(30, seed=1000 * (seed + 1) + world):
+            for picture in product.pictures:
+                if (product.kind, picture.look) not in avoided:
+                    yield product, picture
+
+
+def _texts(shown: Sequence[Shown]) -> list[str]:
+    """What the toy's tokenizer learns from; the pieces of IDs stand alone, so that an ID becomes few tokens."""
+    pieces = [digit + letter for digit in ID_DIGITS for letter in ID_LETTERS]
+    texts = [picture.description for _, picture in shown] + [product.title for product, _ in shown]
+    prompts = [TEMPLATES["distillation"], *TEMPLATES["recommendation"].values()]
+    return [*texts, *(3 * prompts), "\n" + "\n".join(20 * ["B0", *pieces])]
 
 
 def tiny_checkpoint(folder: Path, seed: int = 0) -> None:

@@ -158,7 +158,8 @@ class FrozenPrefix:
         language_model = llava.model.language_model
         weight = language_model.embed_tokens.weight
         kind = weight.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        autocast = torch.get_autocast_dtype(kind) if casts else None
         made_for = (id(language_model), weight.device, weight.dtype, autocast)
         if self._made_for != made_for:
             self._kept = _extend(language_model, [], torch.tensor([self.ids], device=weight.device))
@@ -218,8 +219,8 @@ def target_loss(
     hidden_states = language_model(
         inputs_embeds=filled.view_as(embeddings),
         attention_mask=split.seen,
-        position_ids=split.positions if past else None,
-        past_key_values=Cache(layers=[_ReadOnlyLayer(*pair) for pair in past]) if past else None,
+        position_ids=split.positions,
+        past_key_values=_read_only(language_model, past),
         use_cache=False,
     ).last_hidden_state
     predicting = hidden_states.flatten(0, 1).index_select(0, split.predicting)
@@ -257,17 +258,24 @@ class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
     Recomputation under activation checkpointing may therefore ask twice, and no graph outlives the step.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
-
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            return key_states, value_states
         rows = len(key_states)
         keys, values = (kept.expand(rows, -1, -1, -1) for kept in (self.keys, self.values))
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+def _read_only(language_model: PreTrainedModel, past: KeysValues) -> Cache:
+    """A cache of `past`. An empty one still tells transformers that rows are not several packed sequences, for
+    which it would look at the positions on the host."""
+    layers = [_ReadOnlyLayer() for _ in language_model.layers]
+    for layer, (keys, values) in zip(layers, past, strict=False):
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+    return Cache(layers=layers)
 
 
 @torch.no_grad()

@@ -60,10 +60,14 @@ class BestAdapter(pl.Callback):
             epoch, loss, metrics["val_perplexity"], metrics["visual_gain"],
         )  # fmt: skip
         if is_best:
-            card = model_card(trainer, pl_module, {"epoch": epoch, "step": trainer.global_step, **metrics})
-            save_adapter(pl_module.model, trainer.datamodule.processor, output / self.name, card)
+            self.save(trainer, pl_module, output / self.name, {"epoch": epoch, "step": trainer.global_step, **metrics})
             record(trainer, "adapter", step=trainer.global_step, val_loss=loss, path=str(output / self.name))
             log.info("Best LoRA adapter saved. (%s, val_loss %.4f)", output / self.name, loss)
+
+    def save(self, trainer: Any, pl_module: Any, folder: Path, metrics: dict[str, float]) -> None:
+        """Writes the adapter's directory; another stage's adapter is saved by a subclass."""
+        card = model_card(trainer, pl_module, metrics)
+        save_adapter(pl_module.model, trainer.datamodule.processor, folder, card)
 
 
 def model_card(trainer: Any, pl_module: Any, metrics: dict[str, float]) -> str:

@@ -1,0 +1,180 @@
+"""Stage 2's two savings beside the plain way, on LLaVA-v1.6-mistral-7B's proportions at 1/16 of its widths.
+
+    python benchmarks/stage2.py
+
+1. Training: CLS tokens out of the item store, beside opening, cutting and encoding ten pictures in every step.
+2. Scoring ten candidates on one prompt's keys and values, beside ten separate forward passes.
+
+Layers, views, tokens a view and tokens a prompt are the real model's, so FLOPs keep their proportions; the time to
+open and cut a picture is that of real pictures. Times are CPU seconds of one thread, the least of several runs, so
+that other work on the machine does not count. Both ways must give the same loss and the same scores.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    MistralConfig,
+)
+
+from lavic.data.item_store import ItemStore, build_item_store
+from lavic.images import cut_views, open_picture, restrict_grid
+from lavic.items import Item
+from lavic.model.adapters import Lora, unwrap
+from lavic.model.candidate_scoring import PromptState
+from lavic.model.stacked_adapters import stack_adapters
+from lavic.model.target_loss import target_loss
+from lavic.model.visual_tokens import Normalise, cls_tokens, project
+
+CANDIDATES, VIEWS, ANSWER = 10, 5, 11  # ten items, five views each, and an ID of ten tokens with EOS
+PLACEHOLDERS = [32002, 32003, 32004, 32005, 32006]
+IDENTITY = {"model": "benchmark", "adapter": "none", "views": "five"}
+
+
+def scaled_llava(scale: int) -> LlavaNextForConditionalGeneration:
+    """LLaVA-v1.6-mistral-7B with all widths divided by `scale`, untrained."""
+    vision = CLIPVisionConfig(
+        hidden_size=1024 // scale,
+        intermediate_size=4096 // scale,
+        num_hidden_layers=24,
+        num_attention_heads=max(1, 16 // scale),
+        image_size=336,
+        patch_size=14,
+    )
+    text = MistralConfig(
+        hidden_size=4096 // scale,
+        intermediate_size=14336 // scale,
+        num_hidden_layers=32,
+        num_attention_heads=max(2, 32 // scale),
+        num_key_value_heads=max(1, 8 // scale),
+        vocab_size=32064,
+        sliding_window=None,
+        max_position_embeddings=32768,
+    )
+    config = LlavaNextConfig(vision_config=vision, text_config=text, image_token_index=32000)
+    return LlavaNextForConditionalGeneration(config).requires_grad_(False).eval()
+
+
+def cpu_seconds(work: Callable[[], Tensor], runs: int) -> tuple[float, Tensor]:
+    """The least CPU time of several runs after a first one, and the last result."""
+    result, least = work(), float("inf")
+    for _ in range(runs):
+        started = time.process_time()
+        result = work()
+        least = min(least, time.process_time() - started)
+    return least, result
+
+
+def measure_training(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, runs: int) -> None:
+    """Prints the seconds a training sample takes both ways."""
+    image_processor = restrict_grid(LlavaNextImageProcessor(), "five")
+    normalise = Normalise(image_processor)
+    torch.manual_seed(0)
+    input_ids = torch.randint(3, 32000, (1, prompt_tokens + ANSWER))
+    for candidate in range(CANDIDATES):
+        start = prompt_tokens * (candidate + 1) // (CANDIDATES + 2)
+        input_ids[0, start : start + VIEWS] = torch.tensor(PLACEHOLDERS)
+    labels = torch.full_like(input_ids, -100)
+    labels[:, prompt_tokens:] = input_ids[:, prompt_tokens:]
+    model = stack_adapters(llava, None, None, Lora(dropout=0.0), "benchmark", seed=0)
+    inner = unwrap(model)
+
+    def step(visual_tokens: Tensor) -> Tensor:
+        mask = torch.ones_like(input_ids)
+        loss = target_loss(inner, input_ids, mask, labels, visual_tokens, PLACEHOLDERS)
+        loss.backward()
+        return loss.detach()
+
+    with tempfile.TemporaryDirectory() as folder:
+        items = []
+        for number in range(CANDIDATES):
+            path = Path(folder) / f"B{number:09d}_0.jpg"
+            noise = torch.randint(0, 256, (50, 50, 3), dtype=torch.uint8).numpy()
+            Image.fromarray(noise).resize((1000, 1000)).save(path)
+            items.append(Item(path.stem[:-2], "", path))
+
+        def views_of(path: Path) -> Tensor:
+            return cut_views(image_processor, open_picture(path))
+
+        def encode(views: Tensor) -> Tensor:
+            with torch.no_grad():
+                return cls_tokens(inner, normalise(views, torch.float32))
+
+        def cut_all() -> Tensor:
+            return torch.cat([views_of(item.picture) for item in items if item.picture])
+
+        pictures, views = cpu_seconds(cut_all, runs)
+        tower, cls = cpu_seconds(lambda: encode(views), runs)
+        language, plain_loss = cpu_seconds(lambda: step(project(inner, cls)), runs)
+
+        root = Path(folder) / "store"
+        build_item_store(root, IDENTITY, items, views_of, encode, cls.shape[1])
+        store = ItemStore.open(root, IDENTITY, items)
+        ids = [item.id for item in items]
+        lookup, stored = cpu_seconds(lambda: store.cls_tokens(ids), max(runs, 20))
+        stored_loss = step(project(inner, stored.float()))
+    assert torch.allclose(plain_loss, stored_loss, rtol=1e-3), (plain_loss, stored_loss)
+
+    plain, fast = pictures + tower + language, lookup + language
+    print(f"training, one sample of {prompt_tokens} prompt tokens and {CANDIDATES} candidates, CPU seconds")
+    print(f"  open and cut the pictures {pictures:.3f}, vision tower {tower:.3f}, language model {language:.3f}")
+    print(f"  item store lookup {lookup:.6f}; loss {float(plain_loss):.4f} plain, {float(stored_loss):.4f} stored")
+    print(f"  plain {plain:.3f}, with the store {fast:.3f}: {plain / fast:.2f} times as fast")
+    print(f"  pictures already cut: {(tower + language) / fast:.2f} times as fast")
+
+
+@torch.no_grad()
+def measure_scoring(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, runs: int) -> None:
+    """Prints the seconds a conversation's ten scores take both ways."""
+    torch.manual_seed(1)
+    prompt = torch.randint(3, 32000, (1, prompt_tokens))
+    answers = [[*torch.randint(3, 32000, (ANSWER - 1,)).tolist(), 2] for _ in range(CANDIDATES)]
+    nothing = torch.empty(0, llava.config.text_config.hidden_size)
+
+    def shared() -> Tensor:
+        state = PromptState(llava, prompt, torch.ones_like(prompt), nothing, PLACEHOLDERS)
+        return state.scores([answers], [0])[0]
+
+    def separate() -> Tensor:
+        scores = []
+        for answer in answers:
+            tokens = torch.cat([prompt, torch.tensor([answer])], dim=1)
+            hidden = llava.model.language_model(input_ids=tokens, use_cache=False).last_hidden_state
+            logits = llava.lm_head(hidden[0, prompt_tokens - 1 : -1]).log_softmax(dim=-1)
+            scores.append(logits.gather(1, torch.tensor(answer).unsqueeze(1)).sum())
+        return torch.stack(scores)
+
+    together, scores = cpu_seconds(shared, runs)
+    apart, plain = cpu_seconds(separate, runs)
+    assert torch.allclose(scores, plain, atol=1e-2), (scores, plain)
+    print(f"scoring {CANDIDATES} candidates after {prompt_tokens} prompt tokens, CPU seconds")
+    print(f"  ten forward passes {apart:.3f}, shared {together:.3f}: {apart / together:.2f} times as fast")
+
+
+def main() -> None:
+    """Measures both savings for a short and a long prompt."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=int, default=16, help="the real widths are divided by this")
+    parser.add_argument("--prompt_tokens", type=int, nargs="+", default=[500, 1000, 2000])
+    parser.add_argument("--runs", type=int, default=2, help="timed runs of each way")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"widths / {options.scale}; load average {Path('/proc/loadavg').read_text().split()[:3]}")
+    for prompt_tokens in options.prompt_tokens:
+        llava = scaled_llava(options.scale)
+        measure_scoring(llava, prompt_tokens, options.runs)
+        measure_training(llava, prompt_tokens, options.runs)
+
+
+if __name__ == "__main__":
+    main()

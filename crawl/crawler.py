@@ -1,0 +1,240 @@
+"""The crawl itself: jobs fetched and verified side by side, stored and entered in batches."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from crawl.counts import Counts
+from crawl.fetch import Kind
+from crawl.journal import FileRow, Journal, State, Verdict
+from crawl.plan import Job, Page
+from crawl.retries import GaveUpError, Obtained, Retries
+from crawl.store import FileError, Store, Written
+from crawl.threads import ThreadPool
+from crawl.verify import BrokenPictureError, Picture
+
+BATCH_SECONDS = 0.25  # how long a picture waits for others before the disk is asked to make them durable
+BATCH_LENGTH = 128
+
+STATES = {Kind.TRANSIENT: State.TRANSIENT, Kind.PERMANENT: State.PERMANENT, Kind.REFUSED: State.REFUSED}
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A job's end: the files to publish, and then what to enter."""
+
+    verdict: Verdict
+    files: list[Written]
+    fetched: bool = False
+
+
+class Crawler:
+    """Works through pages of jobs. `run` may be called once."""
+
+    def __init__(
+        self, journal: Journal, store: Store, retries: Retries, counts: Counts,
+        window: int, decode_threads: int, verify: bool,
+    ) -> None:  # fmt: skip
+        """`window`: jobs under way at once, those that wait for a host or for the disk included. `verify`: a
+        file on disk must have the SHA-256 that the journal knows."""
+        self._journal, self._store, self._retries, self._counts = journal, store, retries, counts
+        self._verify = verify
+        self._room = asyncio.Semaphore(window)
+        self._decoding = ThreadPool(decode_threads, "decode")
+        self._storing = ThreadPool(1, "store")
+        self._planning = ThreadPool(1, "plan")
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._on_network: set[asyncio.Task[None]] = set()
+        self._finished: list[_Finished] = []
+        self._wake = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
+        self._stopped = self._ended = False
+        self._failure: BaseException | None = None
+
+    async def run(self, pages: Iterator[Page]) -> None:
+        """Do all jobs. Raises StorageError when the disk takes no more; what was stored until then stays."""
+        flushing = asyncio.create_task(self._flush_batches())
+        self._starting = asyncio.create_task(self._start_jobs(pages))
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._starting
+        except Exception as error:
+            self._fail(error)
+        while self._jobs:
+            await asyncio.wait(self._jobs)
+        self._ended = True
+        self._wake.set()
+        await flushing
+        for threads in (self._planning, self._decoding, self._storing):
+            threads.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Ask for nothing more; what has arrived is still verified and stored. `run` then returns."""
+        self._stopped = True
+        if self._starting is not None:
+            self._starting.cancel()
+        for task in self._on_network:
+            task.cancel()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+        self.stop()
+
+    async def _start_jobs(self, pages: Iterator[Page]) -> None:
+        def following() -> Page | None:
+            return next(pages, None)
+
+        coming = asyncio.create_task(self._planning.call(following))
+        while (page := await coming) is not None:
+            coming = asyncio.create_task(self._planning.call(following))
+            self._counts.present += page.present
+            self._counts.given_up_before += page.given_up
+            for job in page.jobs:
+                await self._room.acquire()
+                task = asyncio.create_task(self._run_job(job))
+                self._jobs.add(task)
+                task.add_done_callback(self._job_ended)
+
+    def _job_ended(self, task: asyncio.Task[None]) -> None:
+        self._jobs.discard(task)
+        if task.cancelled():
+            self._room.release()
+        elif (error := task.exception()) is not None:
+            self._room.release()
+            self._fail(error)
+
+    # --- one job ---
+
+    async def _run_job(self, job: Job) -> None:
+        files: list[Written] = []
+        try:
+            verdict, fetched = await self._complete(job, files)
+        except GaveUpError as error:
+            verdict = Verdict(job.row.id, STATES[error.kind], error.tries, error.status, error.reason)
+            fetched = False
+        except FileError as error:
+            verdict, fetched = Verdict(job.row.id, State.PERMANENT, reason=str(error)), False
+        except BaseException:
+            self._store.discard(files)
+            raise
+        self._finished.append(_Finished(verdict, files, fetched))
+        if len(self._finished) in (1, BATCH_LENGTH):
+            self._wake.set()
+
+    async def _complete(self, job: Job, files: list[Written]) -> tuple[Verdict, bool]:
+        """Get every file of a job under a temporary or final name, collected in `files`.
+
+        Returns the verdict and whether the picture was fetched.
+        """
+        picture = await self._look_at_disk(job, files)
+        obtained: Obtained[Picture] | None = None
+        if picture is None:
+            obtained = await self._fetch(job, files)
+            picture = obtained.value
+        elif job.missing:  # the same picture under another name
+            picture = await self._write(job, picture.data, files)
+        verdict = Verdict(
+            job.row.id, State.DONE, reason=None if obtained else "found on disk",
+            tries=obtained.tries if obtained else 0, status=obtained.status if obtained else None,
+            size=files[-1].size, width=picture.width, height=picture.height, sha256=files[-1].sha256,
+        )  # fmt: skip
+        return verdict, obtained is not None
+
+    async def _look_at_disk(self, job: Job, files: list[Written]) -> Picture | None:
+        """Verify the job's files that are there; broken ones join the missing. Returns a good picture."""
+        picture = None
+        for file in job.unverified:
+            picture = await self._adopt(job, file, files) or picture
+        if job.missing and picture is None and job.present:
+            picture = await self._adopt(job, job.present[0], files)
+        return picture
+
+    async def _adopt(self, job: Job, file: FileRow, files: list[Written]) -> Picture | None:
+        expected = file.sha256 if self._verify else None
+        try:
+            picture, written = await self._decoding.call(self._store.adopt, file.id, file.path, expected)
+        except BrokenPictureError:
+            job.missing.append(file)
+            return None
+        files.append(written)
+        return picture
+
+    async def _fetch(self, job: Job, files: list[Written]) -> Obtained[Picture]:
+        """Fetch the job's picture. Only while it is on the network can `stop` cancel it."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def accept(body: bytes) -> Picture:
+            self._on_network.discard(task)
+            try:
+                return await self._write(job, body, files)
+            except BrokenPictureError:
+                self._back_to_network(task)
+                raise
+
+        self._back_to_network(task)
+        try:
+            return await self._retries.get(job.row.url, accept)
+        finally:
+            self._on_network.discard(task)
+
+    def _back_to_network(self, task: "asyncio.Task[None]") -> None:
+        if self._stopped:
+            raise asyncio.CancelledError
+        self._on_network.add(task)
+
+    async def _write(self, job: Job, data: bytes, files: list[Written]) -> Picture:
+        targets = [(file.id, file.path) for file in job.missing]
+        picture, written = await self._decoding.call(self._store.write, data, targets)
+        files += written
+        return picture
+
+    # --- batches ---
+
+    async def _flush_batches(self) -> None:
+        while not self._ended or self._finished:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._ended and len(self._finished) < BATCH_LENGTH:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), BATCH_SECONDS)
+                self._wake.clear()
+            batch, self._finished = self._finished, []
+            try:
+                for finished in await self._storing.call(self._flush, batch):
+                    self._count(finished)
+            except Exception as error:
+                self._fail(error)
+            for _ in batch:
+                self._room.release()
+            if self._ended:
+                self._wake.set()
+
+    def _flush(self, batch: list[_Finished]) -> list[_Finished]:
+        failed = self._store.publish(file for finished in batch for file in finished.files)
+        final: list[_Finished] = []
+        for finished in batch:
+            good = [file for file in finished.files if file.file_id not in failed]
+            verdict = replace(
+                finished.verdict, files=tuple((file.file_id, file.size, file.sha256) for file in good)
+            )
+            if len(good) < len(finished.files):
+                verdict = replace(
+                    verdict, state=State.PERMANENT, reason="the file cannot be written under its name"
+                )
+            final.append(_Finished(verdict, good, finished.fetched))
+        self._journal.enter(finished.verdict for finished in final)
+        return final
+
+    def _count(self, finished: _Finished) -> None:
+        if finished.verdict.state is not State.DONE:
+            self._counts.failed += 1
+        elif finished.fetched:
+            self._counts.fetched += 1
+            self._counts.bytes += finished.verdict.size or 0
+        else:
+            self._counts.adopted += 1

@@ -1,0 +1,116 @@
+"""From the sources to what is to be done: sources into the journal first, then page by page out of it."""
+
+import itertools
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crawl.journal import FileRow, Journal, State, UrlRow
+from crawl.safety import refuse_name
+from crawl.sources import Problem, Source, Wanted, read_source
+
+BATCH = 1000  # entries of a source that are held at once
+PAGE = 500  # URLs of the journal that are held at once
+
+
+@dataclass(slots=True)
+class Job:
+    """A URL whose files are not all known to be there. The three lists share out its files."""
+
+    row: UrlRow
+    present: list[FileRow] = field(default_factory=list)  # as the journal says
+    unverified: list[FileRow] = field(default_factory=list)  # on disk, but not as the journal says
+    missing: list[FileRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Page:
+    """What is to be done for one stretch of the journal, and what is not."""
+
+    jobs: list[Job] = field(default_factory=list)
+    present: int = 0  # URLs with all their files
+    given_up: int = 0  # URLs that failed for good in an earlier run
+
+
+def scan(
+    source: Source, journal: Journal, shard: tuple[int, int], first_image_only: bool, remove_outdated: bool,
+    stop: threading.Event,
+) -> bool:  # fmt: skip
+    """Enter all that a source wants into the journal; False if it could not be read to its end.
+
+    `shard`: K and N, 1-based. `remove_outdated`: remove files whose URL has changed since they were stored.
+    Raises OSError if the source cannot be opened, StorageError.
+    """
+    key, (part, parts) = journal.folder_key(source.out), shard
+    entries = read_source(source.file, first_image_only)
+    whole = True
+    while not stop.is_set() and (batch := list(itertools.islice(entries, BATCH))):
+        wanted: list[Wanted] = []
+        problems: list[Problem] = []
+        for entry in batch:
+            if isinstance(entry, Problem):
+                problems.append(entry)
+                whole = whole and not entry.fatal
+            elif parts > 1 and zlib.crc32(entry.url.encode(errors="surrogatepass")) % parts != part - 1:
+                continue
+            elif reason := refuse_name(entry.name) or _refuse_text(entry.url):
+                problems.append(Problem(entry.place, f"{reason}: {entry.name[:80]!r} {entry.url[:200]!r}"))
+            else:
+                wanted.append(entry)
+        outdated, clashes = journal.want(key, wanted)
+        journal.note_problems(source.file, problems + clashes)
+        if remove_outdated:
+            for path in outdated:
+                path.unlink(missing_ok=True)
+    return whole
+
+
+def _refuse_text(url: str) -> str | None:
+    """SQLite and sockets take Unicode only; JSON can smuggle half a surrogate pair in."""
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        return "the URL is not Unicode"
+    return None
+
+
+def pages(journal: Journal, retry_failed: bool, verify: bool) -> Iterator[Page]:
+    """Go through this run's URLs in the order in which they were first seen.
+
+    `verify` takes no file for present before it has been read again.
+    """
+    after = 0
+    while rows := journal.page(after, PAGE):
+        after = rows[-1].id
+        page = Page()
+        for row in rows:
+            if row.files:
+                _sort_in(page, row, retry_failed, verify)
+        yield page
+
+
+def _sort_in(page: Page, row: UrlRow, retry_failed: bool, verify: bool) -> None:
+    job = Job(row)
+    for file in row.files:
+        size = _size_on_disk(file.path)
+        if size is None:
+            job.missing.append(file)
+        elif size == file.size and not verify:
+            job.present.append(file)
+        else:
+            job.unverified.append(file)
+    if not job.missing and not job.unverified:
+        page.present += 1
+    elif row.state is State.PERMANENT and not job.unverified and not retry_failed:
+        page.given_up += 1
+    else:
+        page.jobs.append(job)
+
+
+def _size_on_disk(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None

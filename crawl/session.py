@@ -1,0 +1,193 @@
+"""One run of the crawler from its settings to its exit status."""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from crawl import plan
+from crawl.counts import Counts
+from crawl.crawler import Crawler
+from crawl.errors import StorageError, UserError
+from crawl.fetch import Fetcher, FetchRules, Transport
+from crawl.hosts import HostRules
+from crawl.journal import Journal, State
+from crawl.progress import closing_table, show
+from crawl.retries import Retries, RetryRules
+from crawl.safety import AllowedHosts
+from crawl.settings import Settings
+from crawl.sources import Source
+from crawl.store import Store
+from crawl.verify import PictureRules
+
+DONE, WRONG_INPUT, TRANSIENT_LEFT, INTERRUPTED = 0, 2, 3, 130
+
+MakeTransport = Callable[[Settings], Transport]
+
+
+def make_fetcher(settings: Settings) -> Transport:
+    """The transport of a real crawl. Call it in the event loop."""
+    rules = FetchRules(
+        settings.connect_timeout, settings.silence_timeout, settings.total_timeout, settings.max_bytes,
+        settings.user_agent, settings.ignore_robots_tag,
+    )  # fmt: skip
+    return Fetcher(rules, AllowedHosts(settings.allow_host))
+
+
+def crawl(settings: Settings, console: Console, make_transport: MakeTransport = make_fetcher) -> int:
+    """Run the crawler; SIGINT and SIGTERM stop it. Returns the exit status. Raises UserError."""
+    AllowedHosts(settings.allow_host)
+    sources = _present_sources(settings, console)
+    rules = PictureRules(settings.max_pixels, settings.max_side, settings.jpeg_quality)
+    store = Store(settings.journal_path(), rules)
+    if not settings.dry_run:
+        for folder in {source.out for source in sources} | {settings.journal_path().absolute().parent}:
+            store.prepare_folder(folder)
+    journal = Journal(settings.journal_path(), settings.dry_run)
+    try:
+        return asyncio.run(_Session(settings, console, sources, journal, store).run(make_transport))
+    finally:
+        with suppress(StorageError):
+            journal.close()
+
+
+def _present_sources(settings: Settings, console: Console) -> list[Source]:
+    present = []
+    for source in settings.sources():
+        if source.file.is_file():
+            present.append(source)
+        else:
+            console.print(f"There is no metadata file {source.file}.", highlight=False)
+    if not present:
+        raise UserError("No metadata file was found: put one there, or name one by --source FILE --out DIR.")
+    return present
+
+
+class _Session:
+    def __init__(
+        self, settings: Settings, console: Console, sources: list[Source], journal: Journal, store: Store
+    ) -> None:
+        self._settings, self._console, self._sources = settings, console, sources
+        self._journal, self._store = journal, store
+        self._counts = Counts()
+        self._stop_scanning = threading.Event()
+        self._crawler: Crawler | None = None
+        self._signal: int | None = None
+
+    async def run(self, make_transport: MakeTransport) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(ValueError, NotImplementedError):  # not in the main thread, or on Windows
+                loop.add_signal_handler(number, self._interrupt, number)
+        started = time.monotonic()
+        disk_error = None
+        try:
+            whole = await asyncio.to_thread(self._scan)
+            self._counts.wanted = self._journal.count_wanted()
+            if self._settings.dry_run:
+                return self._say_plan(whole)
+            if self._signal is None:
+                await self._fetch(make_transport)
+        except StorageError as error:
+            disk_error, whole = error, True
+        return self._close(disk_error, whole, time.monotonic() - started)
+
+    def _interrupt(self, number: int) -> None:
+        if self._signal is not None:  # the second time: at once
+            os._exit(128 + number)
+        self._signal = number
+        self._stop_scanning.set()
+        if self._crawler is not None:
+            self._crawler.stop()
+
+    def _scan(self) -> bool:
+        settings, whole = self._settings, True
+        self._journal.begin_run()
+        for source in self._sources:
+            try:
+                whole &= plan.scan(
+                    source, self._journal, settings.shard_of(), settings.first_image_only,
+                    remove_outdated=not settings.dry_run, stop=self._stop_scanning,
+                )  # fmt: skip
+            except OSError as error:
+                raise UserError(f"{source.file} cannot be read: {error.strerror}.") from error
+        return whole
+
+    async def _fetch(self, make_transport: MakeTransport) -> None:
+        settings = self._settings
+        transport = make_transport(settings)
+        retries = Retries(
+            transport,
+            settings.in_flight,
+            HostRules(settings.per_host or settings.in_flight, settings.rate, settings.host_patience),
+            RetryRules(settings.tries, settings.backoff, settings.retry_after_cap),
+        )
+        threads = settings.decode_threads or min(8, os.cpu_count() or 1)
+        window = max(256, 8 * settings.in_flight)
+        self._crawler = Crawler(
+            self._journal, self._store, retries, self._counts, window, threads, settings.verify
+        )
+        display = asyncio.create_task(show(self._counts, self._console))
+        try:
+            await self._crawler.run(plan.pages(self._journal, settings.retry_failed, settings.verify))
+        finally:
+            display.cancel()
+            await display
+            await transport.close()
+
+    def _say_plan(self, whole: bool) -> int:
+        counts, fetch, check = self._counts, 0, 0
+        for page in plan.pages(self._journal, self._settings.retry_failed, self._settings.verify):
+            counts.present += page.present
+            counts.given_up_before += page.given_up
+            check += sum(bool(job.unverified) for job in page.jobs)
+            fetch += sum(not job.unverified and not job.present for job in page.jobs)
+        self._say(
+            f"{counts.wanted} URLs: {counts.present} stored, {fetch} to fetch, {check} found on disk and to"
+            f" be verified, {counts.given_up_before} failed for good before,"
+            f" {self._journal.count_problems()} malformed entries. Nothing was changed."
+        )
+        return DONE if whole else WRONG_INPUT
+
+    def _close(self, disk_error: StorageError | None, whole: bool, seconds: float) -> int:
+        tally = self._journal.tally()
+        try:
+            self._write_failures(self._settings.failures_path())
+        except OSError as error:
+            disk_error = disk_error or StorageError(f"The failures cannot be listed: {error.strerror}.")
+        problems = self._journal.count_problems()
+        self._console.print(closing_table(tally, problems))
+        counts = self._counts
+        self._say(
+            f"{counts.fetched} pictures fetched ({counts.bytes / 1e6:.1f} MB) in {seconds:.1f} s,"
+            f" {counts.adopted} found on disk and verified, {counts.present} already stored."
+        )
+        if any(state not in (State.DONE, State.NEW) for state, _, _ in tally) or problems:
+            self._say(f"What is missing and why: {self._settings.failures_path()}")
+        if disk_error is not None:
+            self._say(f"{disk_error} Make room and run this again: it goes on from here.")
+            return TRANSIENT_LEFT
+        if self._signal is not None:
+            self._say("Stopped. Run this again: it goes on from here.")
+            return 128 + self._signal
+        if not whole:
+            self._say("A metadata file could not be read to its end: see the list of failures.")
+            return WRONG_INPUT
+        return TRANSIENT_LEFT if any(state in (State.TRANSIENT, State.NEW) for state, _, _ in tally) else DONE
+
+    def _say(self, sentence: str) -> None:
+        self._console.print(sentence, highlight=False, soft_wrap=True)
+
+    def _write_failures(self, path: Path) -> None:
+        beside = path.with_name(f".{path.name}.part")
+        with beside.open("w", encoding="utf-8") as stream:
+            for record in self._journal.failures():
+                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        beside.replace(path)

@@ -1,0 +1,154 @@
+"""Files on disk: written beside under a temporary name, fsynced, and only then renamed."""
+
+import errno
+import hashlib
+import itertools
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crawl.errors import StorageError, UserError
+from crawl.verify import BrokenPictureError, Picture, PictureRules, to_verified_jpeg
+
+# Errors that every further file would meet too.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE}
+
+
+class FileError(Exception):
+    """This one file cannot be written, for example because a folder stands under its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A verified file: still under its `temporary` name, or None if it already stands under the final one."""
+
+    file_id: int
+    temporary: str | None
+    final: Path
+    size: int
+    sha256: bytes
+
+
+class Store:
+    """Writes the files of one crawl. Every method may be called from any thread."""
+
+    def __init__(self, journal: Path, rules: PictureRules) -> None:
+        """The temporary names carry the journal's: crawls with different journals can share a folder."""
+        self._prefix = f".crawl-{zlib.crc32(journal.name.encode()):08x}-"
+        self._rules = rules
+        self._numbers = itertools.count()
+
+    def prepare_folder(self, folder: Path) -> None:
+        """Make the folder, see that it can be written, remove what a killed crawl left half-written.
+
+        Raises UserError.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder, prefix=self._prefix):
+                pass
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(self._prefix):
+                        Path(entry.path).unlink()
+        except OSError as error:
+            raise UserError(f"The folder {folder} cannot be written: {error.strerror}.") from error
+
+    def write(self, data: bytes, targets: Iterable[tuple[int, Path]]) -> tuple[Picture, list[Written]]:
+        """Verify a body and write it beside each of the (file id, path) targets.
+
+        Raises BrokenPictureError, FileError, StorageError.
+        """
+        picture = to_verified_jpeg(data, self._rules)
+        digest = hashlib.sha256(picture.data).digest()
+        written: list[Written] = []
+        try:
+            for file_id, final in targets:
+                temporary = f"{final.parent}/{self._prefix}{next(self._numbers)}"
+                written.append(Written(file_id, temporary, final, len(picture.data), digest))
+                _write_new(temporary, picture.data)
+        except OSError as error:
+            self.discard(written)
+            raise _storage_or_file_error(final, error) from error
+        return picture, written
+
+    def adopt(self, file_id: int, path: Path, expected: bytes | None) -> tuple[Picture, Written]:
+        """Verify a file that is already there, and rewrite it if it is no JPEG yet.
+
+        `expected`: the SHA-256 that its bytes must have, if one is known. A broken file is removed.
+        Raises BrokenPictureError, FileError, StorageError.
+        """
+        try:
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).digest()
+            try:
+                if expected is not None and digest != expected:
+                    raise BrokenPictureError("the file is not the one that was stored")
+                picture = to_verified_jpeg(data, self._rules)
+            except BrokenPictureError:
+                path.unlink()
+                raise
+        except OSError as error:
+            raise _storage_or_file_error(path, error) from error
+        if picture.data is data:
+            return picture, Written(file_id, None, path, len(data), digest)
+        return picture, self.write(picture.data, [(file_id, path)])[1][0]
+
+    def publish(self, files: Iterable[Written]) -> set[int]:
+        """Make a batch durable under its final names. Returns the ids of files that could not get theirs.
+
+        Raises StorageError.
+        """
+        waiting = [file for file in files if file.temporary is not None]
+        failed: set[int] = set()
+        try:
+            for file in waiting:
+                _sync(file.temporary)
+            for file in waiting:
+                try:
+                    os.replace(file.temporary or "", file.final)  # noqa: PTH105
+                except OSError as error:
+                    if error.errno in DISK_ERRORS:
+                        raise
+                    failed.add(file.file_id)
+            for folder in {str(file.final.parent) for file in waiting}:
+                _sync(folder)
+        except OSError as error:
+            self.discard(waiting)
+            name = error.filename or "The disk"
+            raise StorageError(f"{name} cannot be written: {error.strerror}.") from error
+        self.discard(file for file in waiting if file.file_id in failed)
+        return failed
+
+    def discard(self, files: Iterable[Written]) -> None:
+        """Remove what is still under a temporary name."""
+        for file in files:
+            if file.temporary is not None:
+                Path(file.temporary).unlink(missing_ok=True)
+
+
+def _write_new(path: str, data: bytes) -> None:
+    # Without `open`'s buffers and questions to the file system: it is once a picture.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        if os.write(descriptor, data) < len(data):  # a disk that is all but full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: str | None) -> None:
+    descriptor = os.open(path or "", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_or_file_error(path: Path, error: OSError) -> StorageError | FileError:
+    if error.errno in DISK_ERRORS:
+        return StorageError(f"{path.parent} cannot be written: {error.strerror}.")
+    return FileError(f"the file cannot be written: {error.strerror}")

@@ -1,0 +1,125 @@
+"""From the bytes of a body to the bytes of a JPEG file that is known to decode."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg  # type: ignore[import-untyped]
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# TIFF, ICO, EPS and the rest are seldom pictures of products, and their decoders are the least hardened.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is checked before any pixel is decoded
+
+
+class BrokenPictureError(ValueError):
+    """The bytes are not a whole picture within the caps; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A JPEG file's bytes, all of whose bit stream has been decoded once; sides in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRules:
+    """What a picture may measure, and what it becomes."""
+
+    max_pixels: int  # width x height of what is decoded
+    max_side: int  # pixels; longer sides are shrunk to it, 0 keeps every size
+    quality: int  # of the JPEGs that are encoded here, 1..95
+
+
+def to_verified_jpeg(data: bytes, rules: PictureRules) -> Picture:
+    """Decode `data` whole. A grey or RGB JPEG keeps its bytes; all else becomes an RGB JPEG.
+
+    Raises BrokenPictureError for what is no picture, is cut or damaged, or is over `max_pixels`.
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        width, height, three_or_one_channels = _check_jpeg(data, rules.max_pixels)
+        small_enough = not rules.max_side or max(width, height) <= rules.max_side
+        if three_or_one_channels and small_enough:
+            return Picture(data, width, height)
+    return _convert(data, rules)
+
+
+def _check_jpeg(data: bytes, max_pixels: int) -> tuple[int, int, bool]:
+    """Width, height and whether the file is grey or RGB.
+
+    The bit stream is decoded at an eighth of the size: every code word is read, few pixels are computed.
+    `strict` makes libjpeg's warnings errors: Pillow keeps them to itself, and so takes a JPEG with a hole, or
+    one that was cut and closed again, for a whole one.
+    """
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if width * height > max_pixels:
+            raise BrokenPictureError(f"over the cap on pixels: {width} x {height}")
+        plain = colours not in {"CMYK", "YCCK"}
+        simplejpeg.decode_jpeg(
+            data, colorspace="GRAY" if plain else "CMYK", fastdct=True, fastupsample=True,
+            min_height=1, min_width=1, min_factor=8, strict=True,
+        )  # fmt: skip
+    except BrokenPictureError:
+        raise
+    except ValueError as error:
+        raise BrokenPictureError(f"damaged JPEG: {error}") from error
+    if not _has_end_marker(data):
+        raise BrokenPictureError("damaged JPEG: the end marker is missing")
+    return width, height, plain
+
+
+def _has_end_marker(data: bytes) -> bool:
+    """Whether an end marker follows the last scan; an embedded thumbnail's own stands before it."""
+    return data.endswith(b"\xff\xd9") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+
+
+def _convert(data: bytes, rules: PictureRules) -> Picture:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > rules.max_pixels:
+                raise BrokenPictureError(f"over the cap on pixels: {image.width} x {image.height}")
+            image.load()  # the first frame of an animation
+            picture = _on_white(_upright(image))
+            if rules.max_side and max(picture.size) > rules.max_side:
+                picture.thumbnail((rules.max_side, rules.max_side), Image.Resampling.LANCZOS)
+            encoded = io.BytesIO()
+            picture.save(encoded, "JPEG", quality=rules.quality)
+    except BrokenPictureError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds, SyntaxError among them
+        raise BrokenPictureError(_describe(data, error)) from error
+    return Picture(encoded.getvalue(), picture.width, picture.height)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """`image` turned as its EXIF says, since the new file has no EXIF; a broken EXIF block turns nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """`image` as RGB; what is transparent becomes white, as shops show it."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255 instead of scaling them
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def _describe(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the body is empty"
+    start = data[:512].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body")):
+        return "not a picture: an HTML page"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture that can be read"
+    return f"damaged picture: {str(error)[:120]}"

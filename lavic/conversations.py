@@ -1,0 +1,143 @@
+"""Conversation files -> validated conversations -> training samples.
+
+One JSON object a line: `{"context", "gt_items": [ID], "candidates_<name>": [ID], ...}`, in
+`<data>/<category>/<split>.jsonl` as published. Whatever else a line holds is kept and written back untouched.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavic.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One line of a conversation file. `gt_items` is as written: it may be empty and may repeat an ID."""
+
+    category: str
+    line: int
+    context: str
+    candidates: tuple[str, ...]
+    gt_items: tuple[str, ...]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A line that was left out, and why."""
+
+    file: Path
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a training or validation step sees: a conversation, the candidates shown, the item to name."""
+
+    conversation: Conversation
+    candidates: tuple[str, ...]
+    target: str
+
+
+def read_category_split(
+    data: Path, categories: Sequence[str], split: str, candidates_key: str
+) -> tuple[list[Conversation], list[Fault]]:
+    """The usable conversations of one split of several categories, and the lines that were left out.
+
+    Raises:
+        UserError: a file is missing, or has no usable line, or none has `candidates_key`.
+    """
+    conversations: list[Conversation] = []
+    faults: list[Fault] = []
+    for category in categories:
+        path = data / category / f"{split}.jsonl"
+        if not path.is_file():
+            there = sorted(p.parent.name for p in data.glob(f"*/{split}.jsonl"))
+            raise UserError(
+                f"There is no conversation file {path}; categories with a {split} split in {data}: "
+                f"{', '.join(there) or 'none'}."
+            )
+        found = [0, 0]
+        for entry in read_conversations(path, candidates_key, category):
+            found[isinstance(entry, Fault)] += 1
+            conversations.append(entry) if isinstance(entry, Conversation) else faults.append(entry)
+        if not found[0]:
+            first = next((fault for fault in faults if fault.file == path), None)
+            why = f"line {first.line}: {first.reason}" if first else "it is empty"
+            raise UserError(f"No line of {path} can be used ({why}); mend it or choose other candidates.")
+    return conversations, faults
+
+
+def read_conversations(path: Path, candidates_key: str, category: str) -> Iterator[Conversation | Fault]:
+    """One file, line by line."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode("utf-8"))
+            except ValueError:
+                yield Fault(path, number, "not valid JSON in UTF-8")
+                continue
+            reason = _fault(record, candidates_key)
+            if reason:
+                yield Fault(path, number, reason)
+            else:
+                yield Conversation(
+                    category,
+                    number,
+                    record["context"],
+                    tuple(record[candidates_key]),
+                    tuple(record.get("gt_items") or ()),
+                    record,
+                )
+
+
+def training_samples(conversations: Sequence[Conversation], inject: bool, seed: int) -> list[Sample]:
+    """One sample for each distinct ground truth of each conversation.
+
+    A ground truth that is no candidate replaces one at random with `inject`, or else gives no sample. The
+    draw depends on the seed and the sample alone, so neither order nor a restart changes it; the conversation
+    itself is never touched.
+    """
+    samples = []
+    for conversation in conversations:
+        for target in dict.fromkeys(conversation.gt_items):
+            candidates = conversation.candidates
+            if target not in candidates:
+                if not inject:
+                    continue
+                draw = random.Random(f"{seed}/{conversation.category}/{conversation.line}/{target}")
+                place = draw.randrange(len(candidates))
+                candidates = (*candidates[:place], target, *candidates[place + 1 :])
+            samples.append(Sample(conversation, candidates, target))
+    return samples
+
+
+def _fault(record: Any, candidates_key: str) -> str:
+    """Why a line cannot be used; empty when it can."""
+    if not isinstance(record, dict):
+        return "not an object"
+    context = record.get("context")
+    if not isinstance(context, str) or not context.strip():
+        return "no context"
+    if candidates_key not in record:
+        keys = ", ".join(key for key in record if key.startswith("candidates")) or "no candidates"
+        return f"no {candidates_key} (it has {keys})"
+    candidates = record[candidates_key]
+    if not _is_ids(candidates) or not candidates:
+        return f"{candidates_key} is not a list of IDs"
+    if len(set(candidates)) < len(candidates):
+        return f"{candidates_key} repeats an ID"
+    if not _is_ids(record.get("gt_items") or []):
+        return "gt_items is not a list of IDs"
+    return ""
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value)

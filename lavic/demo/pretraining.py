@@ -1,0 +1,178 @@
+"""Pretrains the toy LLaVA-v1.6 on a CPU in about a minute, in the order in which the real one was made.
+
+1. The vision tower's class token learns what a picture shows. CLIP learns it from captions, the toy from labels.
+2. The language model and the projector learn to describe a product from *patch* features of the layer before the
+   last, which is what LLaVA reads. To keep this short the toy reads their mean over each view, five tokens in all,
+   where the real one reads all 2,885.
+
+So the language model has never read a class token, which is what stage 1 teaches the tower and the projector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
+
+from lavic.data.batches import IGNORED, pad
+from lavic.demo.drawing import draw
+from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Picture, Product
+from lavic.images import cut_views
+from lavic.model.target_loss import target_loss
+from lavic.model.visual_tokens import Normalise, project
+from lavic.processor import placeholder_ids
+from lavic.prompts import distillation_prompt, encode
+
+Shown = tuple[Product, Picture]
+
+TOWER_STEPS, TOWER_BATCH = 130, 48
+LANGUAGE_STEPS, LANGUAGE_BATCH = 150, 24
+LEARNING_RATE = 3e-3
+FULL_PROMPT_SHARE = 0.2
+
+
+def embed_patches(
+    llava: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, shown: Sequence[Shown]
+) -> Tensor:
+    """Draws and cuts the pictures, sets the patch embedding, and applies it: (P, 5, patches of a view, width).
+
+    The patch embedding becomes the main components of the first pictures' patches, less uneven in scale, and is
+    not trained further: nearly all the tower's cost at this size is in it, and so it is paid once a picture.
+    """
+    normalise = Normalise(processor.image_processor)
+    convolution = llava.model.vision_tower.embeddings.patch_embedding
+    width, _, side, _ = convolution.weight.shape
+
+    def pixels(item: Shown) -> Tensor:
+        product, picture = item
+        drawn = draw(picture.look, product.kind.noun, picture.name)
+        normalised: Tensor = normalise(cut_views(processor.image_processor, drawn), torch.float32)
+        return normalised
+
+    with ThreadPoolExecutor(2) as pool, torch.no_grad():
+        first = torch.cat(list(pool.map(pixels, shown[:60])))
+        patches = nn.functional.unfold(first, kernel_size=side, stride=side).transpose(1, 2).flatten(0, 1)
+        _, strengths, components = torch.pca_lowrank(patches, q=width)
+        weight = (components / (strengths / len(patches) ** 0.5).sqrt()).T
+        weight = weight / (patches[:1000] @ weight.T).std()
+        convolution.weight.copy_(weight.view_as(convolution.weight))
+        return torch.stack([convolution(p).flatten(2).transpose(1, 2) for p in pool.map(pixels, shown)])
+
+
+def train_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor, looks: Sequence[Look]) -> None:
+    """Trains the tower above its patch embedding: the class token of any view tells the product's look.
+
+    Args:
+        llava: the model.
+        patches: (P, 5, patches of a view, width), from `embed_patches`.
+        looks: P looks; the labels.
+    """
+    tower = llava.model.vision_tower
+    tower.embeddings.patch_embedding.requires_grad_(False)
+    classes = [COLOURS, PATTERNS, ("", *ACCENTS), FORMS, tuple(BACKGROUNDS)]
+    labels = torch.tensor([_labels(look, classes) for look in looks])
+    heads = nn.ModuleList(nn.Linear(tower.config.hidden_size, len(names)) for names in classes)
+    parameters = [*(p for p in tower.parameters() if p.requires_grad), *heads.parameters()]
+    for optimizer in _steps(parameters, TOWER_STEPS):
+        picked = torch.randint(len(patches), (TOWER_BATCH,))
+        # Every second view is the whole picture, the others are quarters of it.
+        view = torch.randint(1, 5, (TOWER_BATCH,)) * torch.randint(0, 2, (TOWER_BATCH,))
+        seen = tower.post_layernorm(_run_tower(llava, patches[picked, view])[-1][:, 0])
+        losses = [
+            nn.functional.cross_entropy(head(seen), labels[picked, index]) for index, head in enumerate(heads)
+        ]
+        optimizer.zero_grad()
+        torch.autograd.backward(torch.stack(losses).sum())
+        optimizer.step()
+
+
+def mean_patch_features(llava: LlavaNextForConditionalGeneration, patches: Tensor) -> Tensor:
+    """What stands for LLaVA's image tokens here: the mean patch of each view one layer before the last.
+
+    Args:
+        llava: the model.
+        patches: (P, 5, patches of a view, width), from `embed_patches`.
+
+    Returns:
+        (P, 5, width).
+    """
+    with torch.no_grad():
+        means = [_run_tower(llava, five)[-2][:, 1:].mean(1) for five in patches]
+    return torch.stack(means)
+
+
+def train_language(
+    llava: LlavaNextForConditionalGeneration,
+    processor: LlavaNextProcessor,
+    shown: Sequence[Shown],
+    features: Tensor,
+    seed: int,
+) -> None:
+    """Trains the language model and the projector to describe `shown` from `features`; the tower is frozen.
+
+    The prompt is stage 1's. Most steps leave out its beginning, which is the same for every sample.
+
+    Args:
+        llava: the model.
+        processor: with the placeholders.
+        shown: P pictures with their products.
+        features: (P, 5, width), from `mean_patch_features`.
+        seed: of the order.
+    """
+    rng = Random(f"language {seed}")
+    places = placeholder_ids(processor)
+    parts = (llava.model.multi_modal_projector, llava.model.language_model, llava.lm_head)
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    for step, optimizer in enumerate(_steps(parameters, LANGUAGE_STEPS)):
+        picked = rng.sample(range(len(shown)), LANGUAGE_BATCH)
+        prompts = [distillation_prompt(shown[index][0].title) for index in picked]
+        if step < (1 - FULL_PROMPT_SHARE) * LANGUAGE_STEPS:
+            prompts = [prompt[prompt.index("This product's title") :] for prompt in prompts]
+        targets = [shown[index][1].description for index in picked]
+        encoded = encode(processor.tokenizer, prompts, targets)
+        batch = pad(
+            [sample.input_ids for sample in encoded],
+            [sample.target_start for sample in encoded],
+            processor.tokenizer.pad_token_id,
+        )
+        visual_tokens = project(llava, features[picked].flatten(0, 1))
+        total = target_loss(
+            llava, batch["input_ids"], batch["attention_mask"], batch["labels"], visual_tokens, places
+        )
+        loss = total / (batch["labels"] != IGNORED).sum()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+
+def _labels(look: Look, classes: Sequence[Sequence[str]]) -> list[int]:
+    values = (look.colour, look.pattern, look.accent, look.form, look.background)
+    return [list(names).index(value) for names, value in zip(classes, values, strict=True)]
+
+
+def _run_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor) -> list[Tensor]:
+    """The tower's hidden states, first to last, from embedded patches (V, patches, width)."""
+    tower = llava.model.vision_tower
+    embeddings = tower.embeddings
+    class_token = embeddings.class_embedding.expand(len(patches), 1, -1)
+    hidden = torch.cat([class_token, patches], dim=1) + embeddings.position_embedding(embeddings.position_ids)
+    states = [tower.pre_layrnorm(hidden)]
+    for layer in tower.encoder.layers:
+        states.append(layer(states[-1], attention_mask=None))
+    return states
+
+
+def _steps(parameters: list[nn.Parameter], count: int) -> Iterator[torch.optim.Optimizer]:
+    """`count` times the optimizer, its learning rate rising over the first tenth and then falling to nearly 0."""
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=count + 1, pct_start=0.1
+    )
+    for _ in range(count):
+        yield optimizer
+        schedule.step()

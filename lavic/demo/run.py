@@ -1,0 +1,116 @@
+"""`./run_training.sh --demo`: the sample catalogue over real HTTP, a toy LLaVA-v1.6, and stage 1 on it.
+
+Every step but the drawing is the command that a user of real data types, and is printed as such.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lavic.demo.catalogue import sample_products, write_pictures, write_sample
+from lavic.demo.picture_server import PictureServer
+from lavic.demo.toy_llava import build
+from lavic.errors import UserError
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(args: list[str]) -> None:
+    """Runs the demo; whatever flags remain go to `python -m lavic fit`.
+
+    Raises:
+        UserError: a step failed, or what it left shows no learning.
+    """
+    parser = argparse.ArgumentParser(prog="./run_training.sh --demo", description=__doc__)
+    parser.add_argument("--demo_dir", type=Path, default=Path("out_demo"), help="folder of everything the demo makes")
+    parser.add_argument("--seed", type=int, default=0, help="of the toy model and of training")
+    options, passed_on = parser.parse_known_args(args)
+    folder: Path = options.demo_dir
+    started = time.monotonic()
+    crawl_sample(folder)
+    _say("A toy LLaVA-v1.6: the real classes and processor, trained on other products than the catalogue's")
+    toy = folder / "toy_llava"
+    build(toy, held_out=sample_products()[1], seed=options.seed)
+    _say("Stage 1: five class tokens learn to say what the frozen language model needs")
+    output, run = distil(folder, options.seed, passed_on)
+    show(output, run, time.monotonic() - started)
+
+
+def crawl_sample(folder: Path) -> None:
+    """Draws the catalogue, serves it with a few faults on purpose, and crawls it into `folder/data`."""
+    _say("The sample catalogue: 200 products drawn by code, served over HTTP with a few faults, and crawled")
+    served, data = folder / "served", folder / "data"
+    write_pictures(served)
+
+    async def serve_and_crawl() -> None:
+        async with PictureServer(served) as server:
+            write_sample(data, base_url=server.url("").rstrip("/"))
+            await asyncio.to_thread(
+                _run, "crawl", "--allow-host", server.address,
+                "--source", data / "item2meta_train.json", "--out", data / "train_images",
+                "--source", data / "item2meta_valid.jsonl", "--out", data / "valid_images",
+            )  # fmt: skip
+
+    asyncio.run(serve_and_crawl())
+
+
+def distil(folder: Path, seed: int, passed_on: list[str]) -> tuple[Path, Path]:
+    """Trains stage 1; returns the output directory and the run's folder in `logs`."""
+    output, data = folder / "distilled", folder / "data"
+    run_id = time.strftime("training_%Y%m%d_%H%M%S")
+    _run(
+        "lavic", "fit", "--config", "configs/distill.yaml", "--config", "configs/demo.yaml",
+        "--seed_everything", 42 + seed,
+        "--model.init_args.base.name", folder / "toy_llava",
+        "--data.init_args.train_data", data / "item2meta_train.json",
+        "--data.init_args.val_data", data / "item2meta_valid.jsonl",
+        "--data.init_args.train_images_dir", data / "train_images",
+        "--data.init_args.val_images_dir", data / "valid_images",
+        "--trainer.default_root_dir", output, *passed_on,
+        environment={"LAVIC_RUN_ID": run_id},
+    )  # fmt: skip
+    return output, Path("logs") / run_id
+
+
+def show(output: Path, run: Path, seconds: float) -> None:
+    """The validations as a table, one description in words, and where the adapter is."""
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    validations = [event for event in events if event["event"] == "validation"]
+    table = Table("epoch", "val_loss", "perplexity", "visual_gain", "gain over a blank picture", title="Stage 1, demo")
+    for event in validations:
+        names = ("val_loss", "val_perplexity", "visual_gain", "visual_gain_blank")
+        table.add_row(str(event["epoch"]), *(f"{event[name]:.3f}" for name in names))
+    console.print(table)
+    samples = run / "samples" / f"epoch_{validations[-1]['epoch']}" / "samples.jsonl"
+    sample = json.loads(samples.read_text(encoding="utf-8").splitlines()[0])
+    console.print(f"[bold]{sample['picture']}[/] ({sample['title']})")
+    console.print(f"  target     {sample['target']}\n  generated  {sample['generated']}\n")
+    losses = [event["val_loss"] for event in validations]
+    if losses != sorted(losses, reverse=True) or validations[-1]["visual_gain"] <= 0:
+        raise UserError(f"The demo's val_loss went {losses}, with visual_gain {validations[-1]['visual_gain']:.3f};")
+    console.print(
+        f"val_loss fell each epoch; with the right picture the model is {validations[-1]['visual_gain']:.2f} nats a token"
+        f" better than with another item's.\nThe best adapter is in {output / 'vision_lora_adapter_best'}"
+        f" (its README.md says how to load it); curves: tensorboard --logdir logs. {seconds:.0f} s in all."
+    )
+
+
+def _say(text: str) -> None:
+    console.print(f"\n[bold]{text}[/]")
+
+
+def _run(module: str, *args: object, environment: dict[str, str] | None = None) -> None:
+    words = [str(arg) for arg in args]
+    console.print(f"[dim]$ python -m {module} {' '.join(words)}[/]")
+    command = [sys.executable, "-m", module, *words]
+    status = subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode
+    if status:
+        raise UserError(f"The demo's `python -m {module}` ended with status {status}; its own message is above.")
