@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -136,7 +137,7 @@ def _device(accelerator: str) -> torch.device:
 
 def _check_yaml(args: list[str]) -> None:
     """Names the file and the line of a YAML mistake, which jsonargparse does not."""
-    given = [value for flag, value in zip(args, args[1:], strict=False) if flag == "--config"]
+    given = [value for flag, value in pairwise(args) if flag == "--config"]
     given += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
     for path in (Path(value) for value in given if Path(value).is_file()):
         try:

@@ -21,7 +21,7 @@ from lavic.data.described_pictures import DescribedPictures
 from lavic.data.samples import SampleSource, SampleTable, load_samples
 from lavic.data.step_plan import MicroBatch
 from lavic.errors import UserError
-from lavic.images import cut_views, open_picture
+from lavic.images import cut_views
 from lavic.model.prefix_reuse import split_batch
 from lavic.model.visual_tokens import fill_placeholders
 from lavic.processor import load_processor, placeholder_ids

@@ -40,7 +40,8 @@ def test_every_item_is_read(items: list[DescribedPicture]) -> None:
 
 def test_every_target_decodes_to_its_description(items: list[DescribedPicture], tiny: Path) -> None:
     processor = load_processor(str(tiny))
-    odd = ["Caf\u00c3\u00a9 \u00e2\u0080\u0099s", "\U0001f9fa basket", "\u00a0wide\u3000space", "e\u0301", "\u2028", "a\tb\r\nc"]
+    odd = ["Caf\u00c3\u00a9 \u00e2\u0080\u0099s", "\U0001f9fa basket", "\u00a0wide\u3000space", "e\u0301", "\u2028"]
+    odd += ["a\tb\r\nc", "\u00e9 first"]
     titles = [item.title for item in items] + odd
     texts = [item.description for item in items] + [text + "x" for text in odd]
     samples = encode_distillation(processor.tokenizer, titles, texts, [5] * len(texts), max_length=4096)

@@ -100,7 +100,7 @@ def trained_task(monkeypatch: pytest.MonkeyPatch) -> list[Distillation]:
 def test_an_independent_script_computes_the_same_val_loss(
     fit: Fit, tiny: Path, described: Described, views: str
 ) -> None:
-    output = fit(*batch(4), f"--data.init_args.views={views}", "--trainer.max_epochs=2")
+    output = fit(*batch(4), f"--data.init_args.views={views}")
     arguments = [tiny, output / ADAPTER, described.folder / "item2meta_valid.jsonl", described.folder / "valid_images"]
     script = Path(__file__).parents[1] / "independent_val_loss.py"
     assert "lavic" not in re.findall(r"^\s*(?:import|from) (\w+)", script.read_text(), re.MULTILINE)
@@ -114,7 +114,7 @@ def test_an_independent_script_computes_the_same_val_loss(
 
 def test_val_loss_does_not_depend_on_the_batch_size(run: Run, trained_task: list[Distillation]) -> None:
     found = []
-    for size in (1, 3, 7):
+    for size in (1, 4):
         run("validate", *batch(size))
         found.append({name: float(value) for name, value in trained_task[-1].trainer.callback_metrics.items()})
     assert abs(found[0]["visual_gain"]) > 1e-3
@@ -203,13 +203,12 @@ def test_a_run_with_every_speedup_equals_one_without_any(fit: Fit) -> None:
 
 
 def test_bfloat16_weights_carry_float32_adapters(fit: Fit, trained_task: list[Distillation]) -> None:
-    output = fit(*batch(4), "--model.init_args.base.dtype=bfloat16", NO_DROPOUT, "--trainer.max_epochs=2")
-    plain = fit(*batch(4), NO_DROPOUT, "--trainer.max_epochs=2")
+    output = fit(*batch(4), "--model.init_args.base.dtype=bfloat16", NO_DROPOUT)
+    plain = fit(*batch(4), NO_DROPOUT)
     assert trained_task[0].llava.lm_head.weight.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in weights(output).values()} == {torch.float32}
     one, other = ([entry["val_loss"] for entry in events(o, "validation")] for o in (output, plain))
     assert one == pytest.approx(other, rel=0.01)
-    assert one[1] < one[0]
 
 
 def test_nf4_weights_stay_as_they_are_and_the_adapter_learns(fit: Fit, trained_task: list[Distillation]) -> None:
@@ -267,7 +266,8 @@ def test_the_controls_show_the_partners_picture_and_a_blank_one(
     def visual(row: int | None) -> Tensor:
         if row is None:
             blank = Image.new("RGB", (336, 336), tuple(round(255 * mean) for mean in CLIP_MEAN))  # zero, normalised
-            pixels = processor.image_processor(images=blank, return_tensors="pt")["pixel_values"][0][:1].expand(5, -1, -1, -1)
+            pixels = processor.image_processor(images=blank, return_tensors="pt")["pixel_values"][0]
+            pixels = pixels[:1].expand(5, -1, -1, -1)
         else:
             picture = Image.open(described.folder / "valid_images" / table.row(row)["picture"]).convert("RGB")
             pixels = processor.image_processor(images=picture, return_tensors="pt")["pixel_values"][0]
@@ -295,8 +295,16 @@ def test_the_controls_show_the_partners_picture_and_a_blank_one(
     assert entry["visual_gain_blank"] == pytest.approx(blank - own, abs=2e-5)
 
 
-def test_predict_describes_every_item_whatever_the_batch_size(run: Run, fit: Fit, described: Described) -> None:
-    adapter = fit(*batch(4), "--trainer.max_epochs=1") / ADAPTER
+def test_the_saved_adapter_validates_as_in_training_and_describes_every_item(
+    run: Run, fit: Fit, described: Described, trained_task: list[Distillation]
+) -> None:
+    trained = fit(*batch(4), "--trainer.max_epochs=1")
+    adapter = trained / ADAPTER
+    run("validate", f"--model.init_args.adapter={adapter}")
+    [entry] = events(trained, "validation")
+    for name in ("val_loss", "visual_gain", "visual_gain_blank"):
+        assert float(trained_task[-1].trainer.callback_metrics[name]) == pytest.approx(entry[name], abs=1e-5)
+
     found = []
     for size in (1, 3):
         output = run("predict", *batch(size), f"--model.init_args.adapter={adapter}")
@@ -306,13 +314,3 @@ def test_predict_describes_every_item_whatever_the_batch_size(run: Run, fit: Fit
     assert found[0] == found[1]
     assert set(next(iter(found[0].values()))) == {"item", "title", "picture", "description", "generated"}
     assert len({entry["generated"] for entry in found[0].values()}) > 1  # different pictures, different words
-
-
-def test_validate_of_the_saved_adapter_says_what_the_run_said(
-    fit: Fit, run: Run, trained_task: list[Distillation]
-) -> None:
-    output = fit(*batch(4), "--trainer.max_epochs=1")
-    run("validate", f"--model.init_args.adapter={output / ADAPTER}")
-    [entry] = events(output, "validation")
-    for name in ("val_loss", "visual_gain", "visual_gain_blank"):
-        assert float(trained_task[-1].trainer.callback_metrics[name]) == pytest.approx(entry[name], abs=1e-5)
