@@ -22,6 +22,7 @@ from lavic.model.loading import resolve_dtype
 from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.failures import EndTogether, explained
 from lavic.training.guards import EarlyStop, SkipNonFiniteSteps
+from lavic.training.preflight import Preflight
 from lavic.training.run_log import RunLog, start_text_log
 from lavic.training.step_seeds import StepSeeds
 
@@ -81,7 +82,7 @@ class LavicCLI(LightningCLI):
         except (ValueError, MisconfigurationException) as error:
             raise UserError(f"The trainer's options do not fit together: {one_sentence(str(error))}") from None
         # in front, so that what they know is in the checkpoint that a later callback writes
-        always = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything), EndTogether()]
+        always = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
         trainer.callbacks[:0] = always  # type: ignore[attr-defined]
         return trainer
 

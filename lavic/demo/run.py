@@ -97,7 +97,8 @@ def show(output: Path, run: Path, seconds: float) -> None:
     if losses != sorted(losses, reverse=True) or validations[-1]["visual_gain"] <= 0:
         raise UserError(f"The demo's val_loss went {losses}, with visual_gain {validations[-1]['visual_gain']:.3f};")
     console.print(
-        f"val_loss fell each epoch; with the right picture the model is {validations[-1]['visual_gain']:.2f} nats a token"
+        f"val_loss fell each epoch; with the right picture the model is "
+        f"{validations[-1]['visual_gain']:.2f} nats a token"
         f" better than with another item's.\nThe best adapter is in {output / 'vision_lora_adapter_best'}"
         f" (its README.md says how to load it); curves: tensorboard --logdir logs. {seconds:.0f} s in all."
     )

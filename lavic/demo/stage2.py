@@ -74,8 +74,8 @@ def show_recommendation(output: Path, console: Console, seconds: float) -> None:
     below = [way for way in ("no_images", "shuffled_images") if hits["scored"].low <= hits[way].high]
     if below or ways["constrained"]["valid_ratio"]["value"] < 1:
         raise UserError(
-            f"The demo's stage 2 shows no use of the pictures beside {', '.join(below) or 'constrained decoding'}; train longer by "
-            "--trainer.max_epochs, or try another --seed."
+            f"The demo's stage 2 shows no use of the pictures beside {', '.join(below) or 'constrained decoding'};"
+            " train longer by --trainer.max_epochs, or try another --seed."
         )
     console.print(
         "With the right pictures the model is above both controls, and the intervals do not overlap.\nThe adapter is in"
