@@ -1,0 +1,76 @@
+"""`python -m benchmarks NAME [options]`: runs one benchmark, prints its table, and keeps it in benchmarks/results/."""
+
+import argparse
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import training
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "peft", "lightning")
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a result was measured."""
+    found = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "cores": len(os.sched_getaffinity(0)),
+        "torch threads": torch.get_num_threads(),
+        "processor": _processor(),
+        "load average": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def keep(name: str, before: dict[str, Any], result: dict[str, Any]) -> None:
+    """Prints the result and writes it as JSON and as Markdown."""
+    RESULTS.mkdir(exist_ok=True)
+    facts = "\n".join(f"- {key}: {value}" for key, value in {**before, **result}.items() if key != "rows")
+    text = f"# {name}\n\n{table(result['rows'])}\n\n{facts}\n"
+    print(text)
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps({**before, **result}, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Parses the name of a benchmark and its options, and runs it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True)
+    train = commands.add_parser("training", help="samples/s beside the published algorithm, scaled down, on the CPU")
+    train.add_argument("--rounds", type=int, default=7, help="turns of all contenders")
+    train.add_argument("--samples", type=int, default=8, help="samples of each contender in a turn")
+    train.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
+    options = parser.parse_args()
+    before = machine()
+    if options.name == "training":
+        result = training.run(options.rounds, options.samples, tuple(options.batch_sizes))
+    keep(options.name, before, result)
+
+
+if __name__ == "__main__":
+    main()
