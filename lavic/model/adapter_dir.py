@@ -14,7 +14,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from lavic.errors import UserError
@@ -23,13 +23,21 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's renameat2(2)
 
 
 def save_adapter(
-    model: PeftModel, processor: LlavaNextProcessor, folder: Path, card: str, adapter: str = "default"
+    model: PeftModel,
+    processor: LlavaNextProcessor,
+    folder: Path,
+    card: str,
+    adapter: str = "default",
+    state: dict[str, Tensor] | None = None,
 ) -> None:
-    """Puts one adapter of `model`, with its processor and model card, into `folder`, replacing what was there."""
+    """Puts one adapter of `model`, with its processor and model card, into `folder`, replacing what was there.
+
+    `state` gives the weights where the model holds only a part of each (FSDP2).
+    """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    model.save_pretrained(beside, selected_adapters=[adapter])
+    model.save_pretrained(beside, selected_adapters=[adapter], state_dict=state)
     if adapter != "default":  # PEFT puts adapters of another name into a folder of that name
         for file in (beside / adapter).iterdir():
             file.replace(beside / file.name)

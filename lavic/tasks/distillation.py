@@ -22,6 +22,7 @@ from lavic.model.adapter_dir import load_adapter
 from lavic.model.adapters import TrainableParts, count_trainable, lora_modules, place_adapters, unwrap
 from lavic.model.loading import BaseModel, fit_embeddings, load_llava
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.sharding import shard_layers
 from lavic.model.speedups import Speedups, speed_up_vision
 from lavic.model.visual_tokens import Normalise, blank_views, cls_tokens, fill_placeholders, project
 from lavic.processor import load_processor, placeholder_ids
@@ -88,6 +89,8 @@ class Distillation(pl.LightningModule):
             self.model = load_adapter(llava, self.adapter, trainable=True)
         speed_up_vision(self.llava.model.vision_tower, self.speedups)
         enable_checkpointing(self.llava, self.checkpointing)
+        if self.device_mesh is not None:
+            shard_layers(self.llava, self.device_mesh["data_parallel"])
         self.prefix = FrozenPrefix(constant_start(self.processor.tokenizer))
         self.model.train()
         log.info(

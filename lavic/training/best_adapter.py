@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import Tensor
 
 from lavic.model.adapter_dir import save_adapter
 from lavic.model.adapters import count_trainable
+from lavic.model.sharding import trainable_state
 from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class BestAdapter(pl.Callback):
     def __init__(self, name: str = "vision_lora_adapter_best") -> None:
         self.name = name
         self.best = float("inf")
+        self._state: dict[str, Tensor] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The best val_loss, so that a resumed run does not replace a better adapter."""
@@ -47,6 +50,9 @@ class BestAdapter(pl.Callback):
         is_best = loss < self.best
         if is_best:
             self.best = loss
+        # with sharded weights every process has to give its part
+        sharded = is_best and getattr(pl_module, "device_mesh", None) is not None
+        self._state = trainable_state(pl_module.model) if sharded else None
         if not trainer.is_global_zero:
             return
         output = Path(trainer.default_root_dir)
@@ -67,7 +73,7 @@ class BestAdapter(pl.Callback):
     def save(self, trainer: Any, pl_module: Any, folder: Path, metrics: dict[str, float]) -> None:
         """Writes the adapter's directory; another stage's adapter is saved by a subclass."""
         card = model_card(trainer, pl_module, metrics)
-        save_adapter(pl_module.model, trainer.datamodule.processor, folder, card)
+        save_adapter(pl_module.model, trainer.datamodule.processor, folder, card, state=self._state)
 
 
 def model_card(trainer: Any, pl_module: Any, metrics: dict[str, float]) -> str:

@@ -186,7 +186,8 @@ class TrainableCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        saved, trainable = set(checkpoint["state_dict"]), trainable_names(pl_module)
+        trainable = trainable_names(pl_module)
+        saved = set(checkpoint.get("state_dict", trainable))  # FSDP2's strategy has taken it out
         if saved != trainable:
             name = min(saved ^ trainable)
             raise UserError(

@@ -70,19 +70,28 @@ def start(
 
 
 def fit(
-    tiny: Path, described: Described, output: Path, *options: str, processes: int = 1, status: int = 0
+    tiny: Path,
+    described: Described,
+    output: Path,
+    *options: str,
+    processes: int = 1,
+    status: int = 0,
+    strategy: str | None = "ddp",
 ) -> str:
-    """Runs it to its end and returns what it printed."""
+    """Runs it to its end and returns what it printed; `strategy` None leaves it to the options."""
     number = len(list((output / "logs").glob("*/run.json")))
     arguments = [*options_of(tiny, described, output), *options]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     if processes > 1:
-        arguments += ["--trainer.strategy=ddp", f"--trainer.devices={processes}"]
+        arguments += [f"--trainer.strategy={strategy}"] if strategy else []
+        arguments += [f"--trainer.devices={processes}"]
     consoles = [output.with_name(f"{output.name}_{number}_{rank}.log") for rank in range(processes)]
     run_id = f"training_{number:06d}"
-    started = [start(arguments, console, run_id, rank, processes, port) for rank, console in enumerate(consoles)]
+    started = [
+        start(arguments, console, run_id, rank, processes, port) for rank, console in enumerate(consoles)
+    ]
     for process in started:
         process.join(300)
         if process.is_alive():

@@ -56,3 +56,25 @@ def test_another_number_of_processes_is_refused(tiny: Path, described: Described
     fit(tiny, described, tmp_path / "out", "--trainer.max_steps=2", processes=2)
     said = fit(tiny, described, tmp_path / "out", "--resume", status=2)
     assert "processes 2, this run has 1" in said
+
+
+def test_fsdp2_trains_validates_and_resumes_as_one_process(tiny: Path, tmp_path: Path) -> None:
+    described = write_described(tmp_path / "data", 16, 7)
+    one, two = tmp_path / "one", tmp_path / "two"
+    size = "--trainer.strategy.init_args.data_parallel_size=2"
+    sharded = (
+        "--config",
+        "configs/fsdp2.yaml",
+        size,
+        "--data.init_args.batch_size=2",
+        "--checkpoint.every_n_steps=1",
+    )
+    fit(tiny, described, one, "--data.init_args.batch_size=4")
+    part = ("--trainer.limit_val_batches=0", "--trainer.max_steps=2")
+    fit(tiny, described, two, *sharded, *part, processes=2, strategy=None)
+    said = fit(tiny, described, two, *sharded, "--resume", processes=2, strategy=None)
+    assert "Resuming from" in said
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert validation(two)["val_loss"] == pytest.approx(validation(one)["val_loss"], abs=1e-6)
+    for name, weights in adapter(one).items():
+        torch.testing.assert_close(adapter(two)[name], weights, rtol=1e-3, atol=1e-5)

@@ -88,8 +88,9 @@ def test_a_read_only_output_is_named_before_anything_is_loaded(
     small_disk: Path, tiny: Path, described: Described, tmp_path: Path
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    said = fit(tiny, described, small_disk / "out", f"--logs_dir={tmp_path / 'logs'}", status=2)
-    assert f"error: The output directory {small_disk / 'out'} cannot be written" in said.strip().splitlines()[-1]
+    output, logs = small_disk / "out", f"--logs_dir={tmp_path / 'logs'}"
+    said = fit(tiny, described, tmp_path / "console", logs, f"--trainer.default_root_dir={output}", status=2)
+    assert f"error: The output directory {output} cannot be written" in said.strip().splitlines()[-1]
 
 
 @pytest.mark.slow

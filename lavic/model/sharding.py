@@ -1,0 +1,41 @@
+"""FSDP2: every layer's weights spread over the processes, gathered while the layer computes."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from lavic.errors import UserError
+
+SHARDED = ("CLIPEncoderLayer", "ClassTokenEncoderLayer", "MistralDecoderLayer", "LlavaNextMultiModalProjector")
+
+
+def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Shards the vision tower's and the language model's layers and the projector, each on its own.
+
+    What lies between them (embeddings, norms, output head) stays whole on every process; tasks call the parts one by
+    one, so there is no root whose forward would gather it.
+
+    Raises:
+        UserError: something is trained that is not sharded; its gradients would differ between processes.
+    """
+    for module in [m for m in model.modules() if type(m).__name__ in SHARDED]:
+        fully_shard(module, mesh=mesh)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not isinstance(parameter, DTensor):
+            raise UserError(
+                f"FSDP2 shards layers and the projector, and {name} is trained outside of them; train with LoRA, or"
+                " use --trainer.strategy ddp."
+            )
+
+
+def whole(value: Any) -> Any:
+    """The full tensor of a sharded one, which every process must ask for; anything else as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Names and whole values of the trainable parameters; with sharded ones every process must call it."""
+    return {name: whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
