@@ -9,55 +9,65 @@ of one. Losses of all steps and the final adapter are compared bit for bit. CPU 
 
 import argparse
 import hashlib
+import itertools
 import json
-import os
 import random
-import subprocess
+import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
-ADAPTER = "vision_lora_adapter_best"
+sys.path.insert(0, str(ROOT))
+
+from tests.conftest import Described, tiny_checkpoint, write_described  # noqa: E402
+from tests.training.command_line import ADAPTER, FORK, Started, options_of, start  # noqa: E402
+
 WRITING = (f".{ADAPTER}.partial", "last.ckpt.partial")
-Start = Callable[[Path], "subprocess.Popen[bytes]"]
+Start = Callable[[Path], Started]
 
 
-@dataclass
-class Reader(threading.Thread):
-    """Opens the adapter and the checkpoint over and over, as another program would."""
+class Reader:
+    """A process that opens the adapter and the checkpoint over and over, as another program would."""
 
-    output: Path
-    reads: int = 0
-    broken: list[str] = field(default_factory=list)
-    ended: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, output: Path) -> None:
+        self._ended, self._results = FORK.Event(), FORK.Queue()
+        self._process = FORK.Process(target=_poll, args=(output, self._ended, self._results))
+        self._process.start()
 
-    def __post_init__(self) -> None:
-        super().__init__(daemon=True)
+    def end(self) -> tuple[int, list[str]]:
+        """How many files it read, and what was wrong with those that were broken."""
+        self._ended.set()
+        reads, broken = self._results.get(timeout=60)
+        self._process.join()
+        return reads, broken
 
-    __hash__ = threading.Thread.__hash__
 
-    def run(self) -> None:
-        while not self.ended.wait(0.02):
-            self.look(self.output / ADAPTER / "adapter_config.json", lambda path: json.loads(path.read_text()))
-            self.look(self.output / ADAPTER / "adapter_model.safetensors", _read_all)
-            self.look(self.output / "last.ckpt", lambda path: torch.load(path, weights_only=True))
-
-    def look(self, path: Path, read: Callable[[Path], object]) -> None:
-        try:
-            read(path)
-            self.reads += 1
-        except FileNotFoundError:
-            pass  # not yet, or swapped away between the look-up and the opening
-        except Exception as error:
-            self.broken.append(f"{path.name}: {error}")
+def _poll(output: Path, ended: Event, results: Any) -> None:
+    torch.set_num_threads(1)
+    reads, broken = 0, []
+    readers: dict[Path, Callable[[Path], object]] = {
+        output / ADAPTER / "adapter_config.json": lambda path: json.loads(path.read_text()),
+        output / ADAPTER / "adapter_model.safetensors": _read_all,
+        output / "last.ckpt": lambda path: torch.load(path, weights_only=True),
+    }
+    while not ended.wait(0.02):
+        for path, read in readers.items():
+            try:
+                read(path)
+                reads += 1
+            except FileNotFoundError:
+                pass  # not yet, or swapped away between the look-up and the opening
+            except Exception as error:
+                broken.append(f"{path.name}: {error}")
+    results.put((reads, broken))
 
 
 def _read_all(path: Path) -> None:
@@ -66,68 +76,66 @@ def _read_all(path: Path) -> None:
             file.get_tensor(name)
 
 
-def kill_and_resume(start: Start, output: Path, kills: int, seed: int) -> Reader:
-    """Runs to the end through `kills` kills; `start(output)` starts or resumes the run.
+def kill_and_resume(begin: Start, output: Path, kills: int, seed: int, seconds: float) -> None:
+    """Runs to the end through `kills` kills.
+
+    Args:
+        begin: starts or resumes the run in an output directory.
+        output: that directory.
+        kills: so many times the run is killed before it may end.
+        seed: of the moments.
+        seconds: that a run takes when it is left alone.
 
     Raises:
-        RuntimeError: a run ended by itself with an error, or `kills` runs came to their end before they were killed.
+        RuntimeError: a run ended by itself with an error.
     """
     rng = random.Random(seed)
-    reader = Reader(output)
-    reader.start()
-    seconds = _seconds(start, output.with_name(output.name + "_timed"))
-    killed = early = 0
+    killed = 0
     while killed < kills:
-        process = start(output)
+        process = begin(output)
         strike = _while_writing if killed % 2 else _at_random
         strike(process, output, rng, seconds)
         process.kill()
-        status = process.wait()
-        if status == 0:  # it ended first
-            early += 1
-            if early > 5 * kills:
-                raise RuntimeError(f"only {killed} of {kills} kills struck a run; give it more steps")
-            for path in (output / "last.ckpt", output / ADAPTER):
-                subprocess.run(["rm", "-rf", path], check=True)  # start afresh: the same losses are due again
-        elif status > 0:
-            raise RuntimeError(f"the run ended with status {status}; see {output / 'logs'}")
+        process.join()
+        if process.exitcode == 0:  # it came to its end first: start afresh, the same losses are due again
+            (output / "last.ckpt").unlink()
+            shutil.rmtree(output / ADAPTER)
+        elif process.exitcode is not None and process.exitcode > 0:
+            raise RuntimeError(f"the run ended with status {process.exitcode}; see {output.with_suffix('.log')}")
         else:
             killed += 1
-            print(f"kill {killed}: {strike.__name__.strip('_').replace('_', ' ')}, {_progress(output)}", flush=True)
-    if start(output).wait() != 0:
-        raise RuntimeError(f"the last resumption failed; see {output / 'logs'}")
-    reader.ended.set()
-    reader.join()
-    return reader
+            print(f"kill {killed}, {strike.__name__.strip('_').replace('_', ' ')}: {_progress(output)}", flush=True)
+    finish(begin, output)
 
 
-def _seconds(start: Start, output: Path) -> float:
+def finish(begin: Start, output: Path) -> float:
+    """Lets the run come to its end, and says how many seconds that took."""
     begun = time.monotonic()
-    if start(output).wait() != 0:
-        raise RuntimeError("the run fails without being killed")
+    process = begin(output)
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(f"the run failed; see {output.with_suffix('.log')}")
     return time.monotonic() - begun
 
 
-def _at_random(process: "subprocess.Popen[bytes]", output: Path, rng: random.Random, seconds: float) -> None:
-    deadline = time.monotonic() + rng.uniform(0.3, 1.0) * seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
+def _at_random(process: Started, output: Path, rng: random.Random, seconds: float) -> None:
+    process.join(rng.uniform(0.1, 0.9) * seconds)
 
 
-def _while_writing(process: "subprocess.Popen[bytes]", output: Path, rng: random.Random, seconds: float) -> None:
+def _while_writing(process: Started, output: Path, rng: random.Random, seconds: float) -> None:
     """Waits for the n-th time that something is being written."""
-    left = rng.randint(1, 6)
-    seen = False
-    while process.poll() is None and left:
+    left, seen = rng.randint(1, 6), False
+    while process.is_alive() and left:
         writing = any((output / name).exists() for name in WRITING)
         left -= writing and not seen
         seen = writing
 
 
 def _progress(output: Path) -> str:
-    if not (output / "last.ckpt").exists():
-        return "before the first checkpoint"
-    return f"checkpoint of step {torch.load(output / 'last.ckpt', weights_only=True)['global_step']}"
+    half = [name for name in WRITING if (output / name).exists()]
+    last = output / "last.ckpt"
+    step = torch.load(last, weights_only=True)["global_step"] if last.exists() else None
+    return f"last.ckpt of step {step}" + (f", half-written {' and '.join(half)}" if half else "")
 
 
 def losses(output: Path) -> dict[int, list[float]]:
@@ -161,8 +169,36 @@ def differences(whole: Path, parts: Path) -> list[str]:
     return wrong
 
 
+def compare(folder: Path, kills: int, seed: int, samples: int) -> list[str]:
+    """Runs once unharmed and once killed, in `folder`; what differs, and every half-written file that was seen."""
+    begin = tiny_run(folder, samples)
+    seconds = finish(begin, folder / "whole")
+    reader = Reader(folder / "parts")
+    kill_and_resume(begin, folder / "parts", kills, seed, seconds)
+    reads, broken = reader.end()
+    print(f"{kills} kills; {reads} reads, {len(broken)} of half a file")
+    return broken + differences(folder / "whole", folder / "parts")
+
+
+def tiny_run(folder: Path, samples: int) -> Start:
+    """Two epochs with dropout on a tiny LLaVA-v1.6, a checkpoint after every second step, a loader's worker."""
+    tiny_checkpoint(folder / "tiny")
+    described: Described = write_described(folder / "data", samples, 6)
+    numbers = itertools.count()
+
+    def begin(output: Path) -> Started:
+        arguments = [
+            *options_of(folder / "tiny", described, output), "--resume", "--trainer.max_epochs=2",
+            "--checkpoint.every_n_steps=2", "--model.init_args.trainable.lora.dropout=0.2",
+            "--trainer.val_check_interval=0.5", "--data.init_args.batch_size=2", "--data.init_args.num_workers=1",
+        ]  # fmt: skip
+        return start(arguments, output.with_suffix(".log"), f"training_{next(numbers):06d}")
+
+    return begin
+
+
 def main() -> int:
-    """The demo's training run, killed."""
+    """Prints what it does; exit status 1 where anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="kills before the run may end (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
@@ -170,43 +206,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="keep the runs in this directory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (options.keep or Path(temporary)).resolve()
-        start = tiny_run(folder, options.samples)
-        if start(folder / "whole").wait() != 0:
-            raise RuntimeError("the run fails without being killed")
-        reader = kill_and_resume(start, folder / "parts", options.kills, options.seed)
-        wrong = differences(folder / "whole", folder / "parts")
-    print(f"{options.kills} kills; {reader.reads} reads, {len(reader.broken)} of half a file")
-    for line in [*reader.broken, *wrong]:
-        print(line)
-    print("different" if wrong or reader.broken else "the same losses and adapter, bit for bit")
-    return int(bool(wrong or reader.broken))
-
-
-def tiny_run(folder: Path, samples: int) -> Start:
-    """Two epochs with dropout on a tiny LLaVA-v1.6, a checkpoint after every second step."""
-    sys.path.insert(0, str(ROOT))
-    from lavic.demo.toy_llava import tiny_checkpoint
-    from tests.conftest import write_described
-    from tests.training.command_line import environment, fit_command
-
-    tiny_checkpoint(folder / "tiny")
-    described = write_described(folder / "data", samples, 6)
-
-    def start(output: Path) -> "subprocess.Popen[bytes]":
-        output.mkdir(parents=True, exist_ok=True)
-        command = fit_command(
-            folder / "tiny", described, output, "--resume", "--trainer.max_epochs=2", "--checkpoint.every_n_steps=2",
-            "--model.init_args.trainable.lora.dropout=0.2", "--trainer.val_check_interval=0.5",
-            "--data.init_args.batch_size=2", "--data.init_args.num_workers=1",
-        )  # fmt: skip
-        with (output / "console.log").open("ab") as console:
-            return subprocess.Popen(
-                command, cwd=ROOT, env=environment(output) | {"LAVIC_RUN_ID": f"training_{time.time_ns()}"},
-                stdout=console, stderr=console, preexec_fn=os.setpgrp,
-            )  # fmt: skip
-
-    return start
+        wrong = compare((options.keep or Path(temporary)).resolve(), options.kills, options.seed, options.samples)
+    print("\n".join(wrong) or "the same losses and adapter, bit for bit")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -125,29 +126,32 @@ class Journal:
 
     def close(self) -> None:
         """Commit and close; a dry run's changes are thrown away."""
-        with self._lock:
-            if self._dry_run:
-                self._database.execute("ROLLBACK")
-            elif self._database.in_transaction:
-                self._commit()
-            self._database.close()
+        with self._lock, suppress(sqlite3.Error):  # a full disk has been reported by then
+            self._database.execute("ROLLBACK" if self._dry_run else "COMMIT")
+        self._database.close()
 
     def _commit(self) -> None:
         if not self._dry_run:
             self._database.execute("COMMIT")
             self._database.execute("BEGIN IMMEDIATE")
 
-    def _write(self, error: sqlite3.Error) -> StorageError:
+    def _unwritable(self, error: sqlite3.Error) -> StorageError:
         return StorageError(f"The journal {self._path} cannot be written: {error}.")
 
     # --- what the sources want ---
 
     def begin_run(self) -> None:
-        """Start a run: what earlier runs wanted is out of scope until this run's sources name it again."""
-        with self._lock:
-            row = self._database.execute("INSERT INTO run (started) VALUES (?)", (time.time(),))
-            self.run = row.lastrowid or 0
-            self._database.execute("DELETE FROM problem")
+        """Start a run: what earlier runs wanted is out of scope until this run's sources name it again.
+
+        Raises StorageError.
+        """
+        try:
+            with self._lock:
+                row = self._database.execute("INSERT INTO run (started) VALUES (?)", (time.time(),))
+                self.run = row.lastrowid or 0
+                self._database.execute("DELETE FROM problem")
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
 
     def folder_key(self, out: Path) -> str:
         """The prefix of the paths in `out`: relative inside the journal's folder, which may then move."""
@@ -185,7 +189,7 @@ class Journal:
                         outdated.append(self._folder / path)
                 self._commit()
         except sqlite3.Error as error:
-            raise self._write(error) from error
+            raise self._unwritable(error) from error
         return outdated, clashes
 
     def note_problems(self, source: Path, problems: Iterable[Problem]) -> None:
@@ -196,7 +200,7 @@ class Journal:
                 self._database.executemany("INSERT INTO problem VALUES (?, ?)", rows)
                 self._commit()
         except sqlite3.Error as error:
-            raise self._write(error) from error
+            raise self._unwritable(error) from error
 
     # --- what this run does ---
 
@@ -236,7 +240,7 @@ class Journal:
                         )
                 self._commit()
         except sqlite3.Error as error:
-            raise self._write(error) from error
+            raise self._unwritable(error) from error
 
     # --- what there is to say at the end ---
 

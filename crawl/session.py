@@ -54,8 +54,7 @@ def crawl(settings: Settings, console: Console, make_transport: MakeTransport = 
     try:
         return asyncio.run(_Session(settings, console, sources, journal, store).run(make_transport))
     finally:
-        with suppress(StorageError):
-            journal.close()
+        journal.close()
 
 
 def _present_sources(settings: Settings, console: Console) -> list[Source]:

@@ -52,8 +52,8 @@ def _check_jpeg(data: bytes, max_pixels: int) -> tuple[int, int, bool]:
     """Width, height and whether the file is grey or RGB.
 
     The bit stream is decoded at an eighth of the size: every code word is read, few pixels are computed.
-    `strict` makes libjpeg's warnings errors: Pillow keeps them to itself, and so takes a JPEG with a hole, or
-    one that was cut and closed again, for a whole one.
+    `strict` makes libjpeg's warnings errors, a missing end marker's among them: Pillow keeps them to itself, and
+    so takes a JPEG with a hole, or one that was cut and closed again, for a whole one.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -68,14 +68,7 @@ def _check_jpeg(data: bytes, max_pixels: int) -> tuple[int, int, bool]:
         raise
     except ValueError as error:
         raise BrokenPictureError(f"damaged JPEG: {error}") from error
-    if not _has_end_marker(data):
-        raise BrokenPictureError("damaged JPEG: the end marker is missing")
     return width, height, plain
-
-
-def _has_end_marker(data: bytes) -> bool:
-    """Whether an end marker follows the last scan; an embedded thumbnail's own stands before it."""
-    return data.endswith(b"\xff\xd9") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
 
 
 def _convert(data: bytes, rules: PictureRules) -> Picture:

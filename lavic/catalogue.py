@@ -131,7 +131,18 @@ def _checked(item: str, title: Any, picture: Any, description: Any, where: str) 
         return Skipped(where, "no title")
     if not isinstance(description, str) or not description.strip():
         return Skipped(where, "no description")
+    if not all(map(_is_text, (item, picture, title, description))):
+        return Skipped(where, "not valid Unicode")
     return DescribedPicture(item, title.strip(), picture, description.strip())
+
+
+def _is_text(value: str) -> bool:
+    """JSON can escape half a character (`"\\ud800"`), which no tokenizer and no file takes."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _malformed(path: Path, line: int, what: str) -> UserError:

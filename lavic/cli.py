@@ -5,11 +5,14 @@ import os
 import re
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from transformers.utils import logging as transformers_logging
@@ -19,6 +22,7 @@ from lavic.model.loading import resolve_dtype
 from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.failures import EndTogether, explained
 from lavic.training.guards import EarlyStop, SkipNonFiniteSteps
+from lavic.training.preflight import Preflight
 from lavic.training.run_log import RunLog, start_text_log
 from lavic.training.step_seeds import StepSeeds
 
@@ -73,9 +77,12 @@ class LavicCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(save_dir=config.logs_dir, name="", version=run_id())
-        trainer: pl.Trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer: pl.Trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(f"The trainer's options do not fit together: {one_sentence(str(error))}") from None
         # in front, so that what they know is in the checkpoint that a later callback writes
-        always = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything), EndTogether()]
+        always = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
         trainer.callbacks[:0] = always  # type: ignore[attr-defined]
         return trainer
 
@@ -93,6 +100,16 @@ def run_id() -> str:
 def main(args: list[str]) -> None:
     """Runs one subcommand of Lightning's; `args` starts with its name."""
     _quieten()
+    _check_yaml(args)
+    try:
+        _run(args)
+    except ValueError as error:
+        if isinstance(error.__cause__, UserError):  # of a constructor, which jsonargparse wraps in pages of its own
+            raise error.__cause__ from None
+        raise
+
+
+def _run(args: list[str]) -> None:
     LavicCLI(
         pl.LightningModule,
         pl.LightningDataModule,
@@ -117,6 +134,20 @@ def one_sentence(message: str) -> str:
 
 def _device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+
+
+def _check_yaml(args: list[str]) -> None:
+    """Names the file and the line of a YAML mistake, which jsonargparse does not."""
+    given = [value for flag, value in pairwise(args) if flag == "--config"]
+    given += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
+    for path in (Path(value) for value in given if Path(value).is_file()):
+        try:
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise UserError(f"{path} is not valid YAML in line {line} ({error.problem}); mend that line.") from None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise UserError(f"{path} is not valid YAML text in UTF-8; give a YAML file.") from None
 
 
 def _writable(folder: Path) -> None:

@@ -22,6 +22,7 @@ from lavic.model.memory import GIB, Precision, step_bytes
 from lavic.model.speedups import Speedups
 
 DEFAULT_MODEL = "llava-hf/llava-v1.6-mistral-7b-hf"
+STAGE_1 = "lavic.tasks.distillation.Distillation"
 ASSUMED_MFU = 0.45
 
 
@@ -44,7 +45,10 @@ class Run:
 def main(args: list[str]) -> None:
     """Prints the plan of `--config FILE`."""
     parser = argparse.ArgumentParser(prog="python -m lavic plan", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file of a training run")
+    parser.add_argument(
+        "--config", type=Path, required=True, action="append",
+        help="YAML file of a training run; a further one is set on top",
+    )  # fmt: skip
     parser.add_argument("--gpu", help='GPU to plan for, such as "RTX 4090"; by default the one in this machine')
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(args)
@@ -58,21 +62,28 @@ def default_config() -> LlavaNextConfig:
     return LlavaNextConfig(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def read_run(path: Path) -> Run:
-    """Reads the settings that decide cost out of a training YAML.
+def read_run(paths: list[Path]) -> Run:
+    """Reads the settings that decide cost out of a training YAML and what is set on top of it.
 
     Raises:
-        UserError: the file is missing, is no YAML, or has a wrong key or value there.
+        UserError: a file is missing, is no YAML, or has a wrong key or value there.
     """
-    try:
-        whole = yaml.safe_load(path.read_text(encoding="utf-8"))
-        model, data = whole["model"].get("init_args", {}), whole["data"].get("init_args", {})
-        trainer = whole.get("trainer") or {}
-    except OSError as error:
-        raise UserError(f"The configuration {path} cannot be read ({error.strerror}); give a YAML file.") from None
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no training configuration with model and data ({reason}).") from None
+    whole: dict[str, Any] = {}
+    for path in paths:
+        try:
+            whole = _on_top(whole, yaml.safe_load(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise UserError(f"The configuration {path} cannot be read ({error.strerror}); give another.") from None
+        except (yaml.YAMLError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} is no YAML of a training run ({reason}).") from None
+    model, data = (whole.get(part, {}).get("init_args", {}) for part in ("model", "data"))
+    trainer = whole.get("trainer") or {}
+    task = whole.get("model", {}).get("class_path", STAGE_1)
+    if task != STAGE_1:
+        raise UserError(f"{path} trains {task}; the plan knows {STAGE_1} only.")
+    if not model:
+        raise UserError(f"{path} configures no model; give a training run's, such as configs/distill.yaml.")
     parts = {
         "base": BaseModel,
         "trainable": TrainableParts,
@@ -85,7 +96,7 @@ def read_run(path: Path) -> Run:
     try:
         settings = parser.parse_object({name: model[name] for name in parts if name in model})
     except ArgumentError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{' and '.join(map(str, paths))}: {' '.join(str(error).split())}") from None
     made = parser.instantiate_classes(settings)
     return Run(
         **{name: made[name] for name in parts},
@@ -93,6 +104,14 @@ def read_run(path: Path) -> Run:
         epochs=int(trainer.get("max_epochs", 1)),
         samples=_count_samples(data),
     )
+
+
+def _on_top(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _on_top(below[key], value) if both else value
+    return merged
 
 
 def _count_samples(data: dict[str, Any]) -> int | None:
@@ -158,12 +177,8 @@ def _by_part(flop: StepFlop) -> dict[str, float]:
 
 
 def _bytes(config: LlavaNextConfig, run: Run, sample: Sample) -> dict[str, float]:
-    precision = Precision(
-        weights=4 if run.base.dtype == "float32" else 2, nf4=run.base.quantization == "nf4"
-    )
-    return step_bytes(
-        config, run.trainable, precision, run.batch_size, sample, run.speedups, run.checkpointing
-    )
+    precision = Precision(weights=4 if run.base.dtype == "float32" else 2, nf4=run.base.quantization == "nf4")
+    return step_bytes(config, run.trainable, precision, run.batch_size, sample, run.speedups, run.checkpointing)
 
 
 def _changes(config: LlavaNextConfig, run: Run, sample: Sample, gib: float) -> list[str]:

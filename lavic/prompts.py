@@ -84,6 +84,8 @@ def _shorten_title(tokenizer: Any, title: str, description: str, views: int, max
 
 def without_special_tokens(tokenizer: Any, text: str) -> str:
     """Removes what the tokenizer would read as a special token (`</s>`, `<image>`, a placeholder) from a text."""
-    for token in tokenizer.added_tokens_decoder.values():
-        text = text.replace(str(token), "")
+    tokens = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    while any(token in text for token in tokens):  # taking one out may leave another: `<im</s>age>`
+        for token in tokens:
+            text = text.replace(token, "")
     return text

@@ -5,10 +5,10 @@ import pytest
 from lavic.errors import UserError
 from lavic.shorthand import OPTIONS, expand
 
-REPRODUCTION = (
-    "--batch_size --num_epochs --lr --max_samples --train_data --val_data --train_images_dir --val_images_dir"
-    " --output_dir --model_name"
-).split()
+REPRODUCTION = [
+    "--batch_size", "--num_epochs", "--lr", "--max_samples", "--train_data", "--val_data", "--train_images_dir",
+    "--val_images_dir", "--output_dir", "--model_name",
+]  # fmt: skip
 
 
 def test_every_flag_of_the_reproduction_is_taken() -> None:

@@ -120,6 +120,12 @@ def load_samples(
         raise UserError(
             f"The images folder {source.images_dir} does not exist; fill it with `python -m crawl` or give another."
         )
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {cache_dir} cannot be made ({error.strerror}); give another by data.init_args.cache_dir."
+        ) from None
     checks = PictureChecks(source.images_dir, cache_dir)
     path = cache_dir / f"samples-{_fingerprint(source, processor, checks)}.arrow"
     if not (path.exists() and _skipped_path(path).exists()):

@@ -20,7 +20,7 @@ from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from lavic.data.batches import IGNORED, pad
 from lavic.demo.drawing import draw
-from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Picture, Product
+from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Picture, Product, describe
 from lavic.images import cut_views
 from lavic.model.target_loss import target_loss
 from lavic.model.visual_tokens import Normalise, project
@@ -30,7 +30,7 @@ from lavic.prompts import distillation_prompt, encode
 Shown = tuple[Product, Picture]
 
 TOWER_STEPS, TOWER_BATCH = 130, 48
-LANGUAGE_STEPS, LANGUAGE_BATCH = 150, 24
+LANGUAGE_STEPS, LANGUAGE_BATCH = 300, 16
 LEARNING_RATE = 3e-3
 FULL_PROMPT_SHARE = 0.2
 
@@ -132,7 +132,8 @@ def train_language(
         prompts = [distillation_prompt(shown[index][0].title) for index in picked]
         if step < (1 - FULL_PROMPT_SHARE) * LANGUAGE_STEPS:
             prompts = [prompt[prompt.index("This product's title") :] for prompt in prompts]
-        targets = [shown[index][1].description for index in picked]
+        # Worded anew each time, so that sentences are not learned by heart.
+        targets = [describe(shown[index][0].kind, shown[index][1].look, rng) for index in picked]
         encoded = encode(processor.tokenizer, prompts, targets)
         batch = pad(
             [sample.input_ids for sample in encoded],

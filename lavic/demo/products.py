@@ -84,7 +84,7 @@ def make_products(per_kind: int, seed: int) -> list[Product]:
     Every second has a second picture, every twentieth an ISBN-like id of ten digits. Raises `ValueError` when
     `per_kind` exceeds the number of colours times patterns.
     """
-    rng = Random(f"products {seed}")
+    rng, words = Random(f"products {seed}"), Random(f"descriptions {seed}")
     pairs = list(itertools.product(COLOURS, PATTERNS))
     products: list[Product] = []
     taken: set[str] = set()
@@ -97,7 +97,7 @@ def make_products(per_kind: int, seed: int) -> list[Product]:
             backgrounds = rng.sample(sorted(BACKGROUNDS), 2 if len(products) % 2 == 0 else 1)
             looks = [Look(colour, pattern, accent, form, background) for background in backgrounds]
             pictures = tuple(
-                Picture(f"{asin}_{index}.jpg", look, describe(kind, look, rng))
+                Picture(f"{asin}_{index}.jpg", look, describe(kind, look, words))
                 for index, look in enumerate(looks)
             )
             products.append(Product(asin, kind, title, pictures))
@@ -105,7 +105,7 @@ def make_products(per_kind: int, seed: int) -> list[Product]:
 
 
 def describe(kind: Kind, look: Look, rng: Random) -> str:
-    """Three to five sentences, 20 to 45 words, that name every part of `look` once."""
+    """Four sentences, 20 to 45 words, that name every part of `look` once."""
     colour, form, noun = look.colour, look.form, kind.noun
     opening = rng.choice(
         (
@@ -137,10 +137,8 @@ def describe(kind: Kind, look: Look, rng: Random) -> str:
     )
     middle = [surface, setting]
     rng.shuffle(middle)
-    sentences = [opening, *middle, f"It has {kind.detail}."]
-    if rng.random() < 0.5:
-        sentences.append(f"It would suit a {kind.room}.")
-    return " ".join(sentences)
+    ending = rng.choice((f"It has {kind.detail}.", f"It suits a {kind.room}."))
+    return " ".join([opening, *middle, ending])
 
 
 def _a(word: str) -> str:

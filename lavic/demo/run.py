@@ -17,6 +17,7 @@ from rich.table import Table
 
 from lavic.demo.catalogue import sample_products, write_pictures, write_sample
 from lavic.demo.picture_server import PictureServer
+from lavic.demo.stage2 import recommend_sample, show_recommendation
 from lavic.demo.toy_llava import build
 from lavic.errors import UserError
 
@@ -32,9 +33,15 @@ def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="./run_training.sh --demo", description=__doc__)
     parser.add_argument("--demo_dir", type=Path, default=Path("out_demo"), help="folder of everything the demo makes")
     parser.add_argument("--seed", type=int, default=0, help="of the toy model and of training")
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=1, help="2 goes on from what stage 1 has left")
     options, passed_on = parser.parse_known_args(args)
     folder: Path = options.demo_dir
     started = time.monotonic()
+    if options.stage == 2:
+        _say("Stage 2: the language model learns to pick one of ten products by their five tokens")
+        output = recommend_sample(folder, options.seed, _run)
+        show_recommendation(output, console, time.monotonic() - started)
+        return
     crawl_sample(folder)
     _say("A toy LLaVA-v1.6: the real classes and processor, trained on other products than the catalogue's")
     toy = folder / "toy_llava"
@@ -97,7 +104,8 @@ def show(output: Path, run: Path, seconds: float) -> None:
     if losses != sorted(losses, reverse=True) or validations[-1]["visual_gain"] <= 0:
         raise UserError(f"The demo's val_loss went {losses}, with visual_gain {validations[-1]['visual_gain']:.3f};")
     console.print(
-        f"val_loss fell each epoch; with the right picture the model is {validations[-1]['visual_gain']:.2f} nats a token"
+        f"val_loss fell each epoch; with the right picture the model is "
+        f"{validations[-1]['visual_gain']:.2f} nats a token"
         f" better than with another item's.\nThe best adapter is in {output / 'vision_lora_adapter_best'}"
         f" (its README.md says how to load it); curves: tensorboard --logdir logs. {seconds:.0f} s in all."
     )

@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
@@ -80,6 +81,14 @@ def check_adapter(llava: LlavaNextForConditionalGeneration, folder: Path) -> Non
             raise UserError(
                 f"The adapter in {folder} was made for another base model ('{base}'):"
                 f" its weight {name} of shape {list(shape)} has no place in '{llava.name_or_path}'."
+            )
+    adapted = PeftConfig.from_pretrained(str(folder))
+    for name, module in modules.items():
+        expected = f"base_model.model.{name}.lora_A.weight"
+        if isinstance(module, nn.Linear) and check_target_module_exists(adapted, name) and expected not in shapes:
+            raise UserError(
+                f"The adapter in {folder} was made for another base model ('{base}'):"
+                f" it has no weights for {name} of '{llava.name_or_path}'."
             )
 
 

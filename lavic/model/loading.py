@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, BitsAndBytesConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
@@ -64,17 +65,23 @@ def load_llava(base: BaseModel, device: torch.device) -> LlavaNextForConditional
         options["quantization_config"] = _nf4(options["dtype"])
     try:
         llava, report = LlavaNextForConditionalGeneration.from_pretrained(
-            base.name, output_loading_info=True, use_safetensors=True, **options
+            base.name, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
         )
     except ImportError as error:
         raise UserError(f"quantization: {base.quantization} needs another package: {error}") from None
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"The weights of '{base.name}' could not be loaded ({reason}).") from None
     if report["missing_keys"]:
         example = sorted(report["missing_keys"])[0]
         raise UserError(
             f"'{base.name}' lacks {len(report['missing_keys'])} of LLaVA-NeXT's weights, {example} among them;"
+            " give a whole checkpoint."
+        )
+    if report["mismatched_keys"]:
+        name, found, expected = sorted(report["mismatched_keys"])[0]
+        raise UserError(
+            f"The weights of '{base.name}' do not fit its config.json: {name} is {list(found)}, not {list(expected)};"
             " give a whole checkpoint."
         )
     llava.requires_grad_(False).eval()

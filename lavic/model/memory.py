@@ -65,7 +65,7 @@ def step_bytes(
     language, language_workspace = language_activations(
         config, trainable, precision, sample, batch, speedups, checkpointing.language
     )
-    logits = logit_bytes(config, precision, sample, batch, speedups)
+    logits, logits_workspace = logit_bytes(config, precision, sample, batch, speedups)
     # At the turn from forward to backward both parts' activations are there; the workspaces come one by one, and
     # the vision tower's when the language model's activations are gone.
     late = max(0.0, vision_workspace - language - logits)
@@ -77,14 +77,12 @@ def step_bytes(
         "vision_activations": vision,
         "language_activations": language,
         "logits": logits,
-        "workspace": max(language_workspace, late),
+        "workspace": max(logits_workspace, language_workspace - logits, late),
         "context": CONTEXT,
     }
 
 
-def _weight_bytes(
-    config: LlavaNextConfig, trainable: TrainableParts, precision: Precision
-) -> dict[str, float]:
+def _weight_bytes(config: LlavaNextConfig, trainable: TrainableParts, precision: Precision) -> dict[str, float]:
     counts = parameters(config)
     frozen = {part: float(precision.weights * counts[part]) for part in ("vision", "projector", "language", "head")}
     if precision.nf4:
@@ -125,11 +123,12 @@ def vision_activations(
     layers = vision.num_hidden_layers
     kept = {
         "none": (layers - 1) * whole + (whole if last is None else last),
-        "selective": (layers - 1) * products + (products if last is None else min(last, products)),
+        "selective": (layers - 1) * products + (products if last is None else 3.0 * tokens * size * width),
         "full": layers * float(tokens * size * width),
     }[checkpointing]
-    gradients = tokens * size * (2 * hidden + 4 * width)
-    recomputed = 0.0 if checkpointing == "none" else whole
+    gradients = tokens * size * (hidden + 4 * width)
+    still_there = tokens * (attention + size * hidden)
+    recomputed = {"none": 0.0, "selective": whole - still_there, "full": whole}[checkpointing]
     return views * kept, views * (recomputed + gradients)
 
 
@@ -171,14 +170,18 @@ def language_activations(
     recomputed = 0.0 if checkpointing == "none" else whole
     gradients = tokens * size * 3 * text.intermediate_size
     unpacked = size * max(linear.parameters for linear in linears.values()) if precision.nf4 else 0.0
-    return batch * (kept + layers * past), batch * (recomputed + gradients) + unpacked
+    prefix = layers * kept_prefix * 2 * size * linears["k_proj"].outputs  # one copy for all batches
+    return batch * (kept + layers * past) + prefix, batch * (recomputed + gradients) + unpacked
 
 
 def logit_bytes(
     config: LlavaNextConfig, precision: Precision, sample: Sample, batch: int, speedups: Speedups
-) -> float:
-    """Logits of a chunk, in float32 too, and their log-probabilities."""
+) -> tuple[float, float]:
+    """The log-probabilities kept of all targets, and the workspace of their gradient.
+
+    Targets that take more than one chunk are computed again in the backward pass, so nothing is kept of them.
+    """
     predicting = batch * (sample.targets if speedups.target_logits_only else sample.tokens)
-    rows = min(predicting, LOSS_CHUNK)
-    in_float32 = 4 + 4 + (2 if precision.weights == 2 else 0)
-    return float(rows * config.text_config.vocab_size * in_float32)
+    chunk = float(min(predicting, LOSS_CHUNK) * config.text_config.vocab_size)
+    kept = 4 * chunk if predicting <= LOSS_CHUNK else 0.0
+    return kept, 8 * chunk - kept + (4 + precision.weights) * chunk

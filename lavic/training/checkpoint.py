@@ -132,7 +132,7 @@ class TrainableCheckpoint(Checkpoint):
         data = trainer.fit_loop._data_fetcher
         if data is not None and loop._should_check_val_fx(data):
             return  # on_validation_start saves, and stops
-        if due or self._stop:
+        if due or self._stop or loop._is_training_done:  # an epoch without validation, or max_steps, ends here
             self._save(trainer, AFTER_VALIDATION if loop._num_ready_batches_reached() else AFTER_STEP)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,10 +1,12 @@
 """Stage 1 through the real command line: what a run writes is what plain libraries and plain arithmetic say."""
 
+import itertools
 import json
 import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from lavic.data.described_pictures import partners_of
 from lavic.tasks.distillation import Distillation
 from tests.conftest import Described, Fit
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 ADAPTER = "vision_lora_adapter_best"
 NO_DROPOUT = "--model.init_args.trainable.lora.dropout=0"
 SPEEDUPS = ("reuse_prefix", "no_prompt_gradient", "target_logits_only", "class_token_only")
@@ -53,6 +56,28 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float) -
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
 
 
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(fit: Fit, tiny: Path, described: Described, tmp_path: Path) -> Run:
+    """`run(command, *options)`: the commands other than `fit`; returns the output directory."""
+    numbers = itertools.count()
+
+    def run(command: str, *options: str) -> Path:
+        output = tmp_path / f"{command}_{next(numbers)}"
+        cli.main(
+            [
+                command, "--config", "configs/distill.yaml", f"--model.init_args.base.name={tiny}", *described.flags(),
+                "--data.init_args.num_workers=0", "--trainer.accelerator=cpu", "--model.init_args.max_new_tokens=8",
+                f"--trainer.default_root_dir={output}", f"--logs_dir={tmp_path / 'logs'}", *options,
+            ]
+        )  # fmt: skip
+        return output
+
+    return run
+
+
 @pytest.fixture
 def trained_task(monkeypatch: pytest.MonkeyPatch) -> list[Distillation]:
     """The tasks that the command line made, in order; they stay after the run."""
@@ -75,7 +100,7 @@ def trained_task(monkeypatch: pytest.MonkeyPatch) -> list[Distillation]:
 def test_an_independent_script_computes_the_same_val_loss(
     fit: Fit, tiny: Path, described: Described, views: str
 ) -> None:
-    output = fit(*batch(4), f"--data.init_args.views={views}", "--trainer.max_epochs=2")
+    output = fit(*batch(4), f"--data.init_args.views={views}")
     arguments = [tiny, output / ADAPTER, described.folder / "item2meta_valid.jsonl", described.folder / "valid_images"]
     script = Path(__file__).parents[1] / "independent_val_loss.py"
     assert "lavic" not in re.findall(r"^\s*(?:import|from) (\w+)", script.read_text(), re.MULTILINE)
@@ -87,11 +112,14 @@ def test_an_independent_script_computes_the_same_val_loss(
     assert best["val_perplexity"] == pytest.approx(math.exp(best["val_loss"]), rel=1e-6)
 
 
-def test_val_loss_does_not_depend_on_the_batch_size(fit: Fit) -> None:
-    still = ["--model.init_args.lr=1e-12", NO_DROPOUT]
-    found = [events(fit(*batch(size), *still), "validation")[0] for size in (1, 3, 7)]
-    for name in ("val_loss", "visual_gain", "val_loss_blank"):
-        assert [entry[name] for entry in found] == pytest.approx([found[0][name]] * 3, abs=2e-6), name
+def test_val_loss_does_not_depend_on_the_batch_size(run: Run, trained_task: list[Distillation]) -> None:
+    found = []
+    for size in (1, 4):
+        run("validate", *batch(size))
+        found.append({name: float(value) for name, value in trained_task[-1].trainer.callback_metrics.items()})
+    assert abs(found[0]["visual_gain"]) > 1e-3
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-6, abs=1e-5)
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -100,12 +128,12 @@ def test_val_loss_does_not_depend_on_the_batch_size(fit: Fit) -> None:
 def test_batch_and_accumulation_split_a_step_in_any_way(fit: Fit) -> None:
     # 19 samples in steps of 8: the third step of each epoch has three
     splits = [batch(1, 8), batch(8), batch(4, 2)]
-    common = [NO_DROPOUT, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
+    common = [NO_DROPOUT, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
     outputs = [fit(*split, *common) for split in splits]
     losses = [[entry["train_loss"] for entry in events(output, "train")] for output in outputs]
     val_losses = [[entry["val_loss"] for entry in events(output, "validation")] for output in outputs]
-    assert len(losses[0]) == 9
-    assert len(val_losses[0]) == 3
+    assert len(losses[0]) == 6
+    assert len(val_losses[0]) == 2
     assert val_losses[0][-1] < val_losses[0][0] - 0.01
     for other in (1, 2):
         assert losses[other] == pytest.approx(losses[0], abs=1e-5)
@@ -175,13 +203,12 @@ def test_a_run_with_every_speedup_equals_one_without_any(fit: Fit) -> None:
 
 
 def test_bfloat16_weights_carry_float32_adapters(fit: Fit, trained_task: list[Distillation]) -> None:
-    output = fit(*batch(4), "--model.init_args.base.dtype=bfloat16", NO_DROPOUT, "--trainer.max_epochs=2")
-    plain = fit(*batch(4), NO_DROPOUT, "--trainer.max_epochs=2")
+    output = fit(*batch(4), "--model.init_args.base.dtype=bfloat16", NO_DROPOUT)
+    plain = fit(*batch(4), NO_DROPOUT)
     assert trained_task[0].llava.lm_head.weight.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in weights(output).values()} == {torch.float32}
     one, other = ([entry["val_loss"] for entry in events(o, "validation")] for o in (output, plain))
     assert one == pytest.approx(other, rel=0.01)
-    assert one[1] < one[0]
 
 
 def test_nf4_weights_stay_as_they_are_and_the_adapter_learns(fit: Fit, trained_task: list[Distillation]) -> None:
@@ -238,7 +265,9 @@ def test_the_controls_show_the_partners_picture_and_a_blank_one(
 
     def visual(row: int | None) -> Tensor:
         if row is None:
-            pixels = torch.zeros(5, 3, 336, 336)  # the mean colour, normalised
+            blank = Image.new("RGB", (336, 336), tuple(round(255 * mean) for mean in CLIP_MEAN))  # zero, normalised
+            pixels = processor.image_processor(images=blank, return_tensors="pt")["pixel_values"][0]
+            pixels = pixels[:1].expand(5, -1, -1, -1)
         else:
             picture = Image.open(described.folder / "valid_images" / table.row(row)["picture"]).convert("RGB")
             pixels = processor.image_processor(images=picture, return_tensors="pt")["pixel_values"][0]
@@ -252,7 +281,7 @@ def test_the_controls_show_the_partners_picture_and_a_blank_one(
             embeddings = task.llava.get_input_embeddings()(ids)
             embeddings[torch.isin(ids, torch.tensor(task.placeholder_ids))] = visual(shown)
             hidden = task.llava.model.language_model(inputs_embeds=embeddings.unsqueeze(0)).last_hidden_state[0]
-            chances = task.llava.lm_head(hidden).log_softmax(-1)
+            chances = task.llava.lm_head(hidden).double().log_softmax(-1)
             loss -= float(sum(chances[place - 1, ids[place]] for place in range(start, len(ids))))
             tokens += len(ids) - start
         return loss / tokens
@@ -261,45 +290,27 @@ def test_the_controls_show_the_partners_picture_and_a_blank_one(
     shuffled, blank = mean_loss(list(partners)), mean_loss([None] * described.valid)
     assert entry["val_loss"] == pytest.approx(own, abs=1e-5)
     assert entry["val_loss_shuffled"] == pytest.approx(shuffled, abs=1e-5)
-    # A blank view is uint8, so its colour is the mean to within half a level of 255
-    assert entry["val_loss_blank"] == pytest.approx(blank, abs=2e-4)
+    assert entry["val_loss_blank"] == pytest.approx(blank, abs=1e-5)
     assert entry["visual_gain"] == pytest.approx(shuffled - own, abs=2e-5)
-    assert entry["visual_gain_blank"] == pytest.approx(entry["val_loss_blank"] - entry["val_loss"], abs=1e-9)
+    assert entry["visual_gain_blank"] == pytest.approx(blank - own, abs=2e-5)
 
 
-def test_predict_describes_every_item_whatever_the_batch_size(
-    fit: Fit, tiny: Path, described: Described, tmp_path: Path
+def test_the_saved_adapter_validates_as_in_training_and_describes_every_item(
+    run: Run, fit: Fit, described: Described, trained_task: list[Distillation]
 ) -> None:
-    output = fit(*batch(4), "--trainer.max_epochs=1")
+    trained = fit(*batch(4), "--trainer.max_epochs=1")
+    adapter = trained / ADAPTER
+    run("validate", f"--model.init_args.adapter={adapter}")
+    [entry] = events(trained, "validation")
+    for name in ("val_loss", "visual_gain", "visual_gain_blank"):
+        assert float(trained_task[-1].trainer.callback_metrics[name]) == pytest.approx(entry[name], abs=1e-5)
+
     found = []
     for size in (1, 3):
-        folder = tmp_path / f"predicted_{size}"
-        cli.main(
-            ["predict", "--config", "configs/distill.yaml", f"--model.init_args.base.name={tiny}", *described.flags(),
-             "--data.init_args.num_workers=0", "--trainer.accelerator=cpu", f"--data.init_args.batch_size={size}",
-             f"--model.init_args.adapter={output / ADAPTER}", "--model.init_args.max_new_tokens=8",
-             f"--trainer.default_root_dir={folder}", f"--logs_dir={tmp_path / 'logs'}"]
-        )  # fmt: skip
-        lines = (folder / "predictions.jsonl").read_text().splitlines()
+        output = run("predict", *batch(size), f"--model.init_args.adapter={adapter}")
+        lines = (output / "predictions.jsonl").read_text().splitlines()
         found.append({entry["picture"]: entry for entry in map(json.loads, lines)})
         assert len(lines) == len(found[-1]) == described.valid
     assert found[0] == found[1]
     assert set(next(iter(found[0].values()))) == {"item", "title", "picture", "description", "generated"}
-    assert any(entry["generated"] for entry in found[0].values())
-
-
-def test_validate_of_the_saved_adapter_says_what_the_run_said(
-    fit: Fit, tiny: Path, described: Described, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = fit(*batch(4), "--trainer.max_epochs=1")
-    capsys.readouterr()
-    cli.main(
-        ["validate", "--config", "configs/distill.yaml", f"--model.init_args.base.name={tiny}", *described.flags(),
-         "--data.init_args.num_workers=0", "--trainer.accelerator=cpu",
-         f"--model.init_args.adapter={output / ADAPTER}",
-         f"--trainer.default_root_dir={tmp_path / 'validated'}", f"--logs_dir={tmp_path / 'logs'}"]
-    )  # fmt: skip
-    shown = re.search(r"val_loss\s*│\s*([\d.]+)", capsys.readouterr().out)
-    assert shown
-    [entry] = events(output, "validation")
-    assert float(shown.group(1)) == pytest.approx(entry["val_loss"], abs=1e-5)
+    assert len({entry["generated"] for entry in found[0].values()}) > 1  # different pictures, different words

@@ -9,7 +9,6 @@ from lavic.runs import find_run
 from tests.conftest import Described, write_described
 from tests.training.command_line import adapter, fit, losses, validation
 
-TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 METRICS = ("val_loss", "val_loss_shuffled", "val_loss_blank", "visual_gain")
 pytestmark = pytest.mark.slow
 
@@ -21,7 +20,7 @@ def test_two_processes_train_and_validate_as_one_with_twice_the_batch(
     described = write_described(tmp_path / "data", train, valid)
     one, two = tmp_path / "one", tmp_path / "two"
     fit(tiny, described, one, "--data.init_args.batch_size=4")
-    printed = fit(tiny, described, two, "--data.init_args.batch_size=2", *TWO)
+    printed = fit(tiny, described, two, "--data.init_args.batch_size=2", processes=2)
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     for name in METRICS:
         assert validation(two)[name] == pytest.approx(validation(one)[name], abs=1e-6), name
@@ -33,7 +32,7 @@ def test_two_processes_train_and_validate_as_one_with_twice_the_batch(
 
 
 def test_only_the_first_process_writes(tiny: Path, described: Described, tmp_path: Path) -> None:
-    printed = fit(tiny, described, tmp_path / "out", *TWO)
+    printed = fit(tiny, described, tmp_path / "out", processes=2)
     assert len(list((tmp_path / "out" / "logs").glob("*.log"))) == 1
     assert len(list((tmp_path / "out" / "logs").glob("*/metrics.jsonl"))) == 1
     assert printed.count("Best LoRA adapter saved.") == 1
@@ -42,10 +41,11 @@ def test_only_the_first_process_writes(tiny: Path, described: Described, tmp_pat
 
 def test_two_processes_resume_to_the_same_bits(tiny: Path, described: Described, tmp_path: Path) -> None:
     """With dropout: each process has its own random numbers, and gets them back."""
-    options = (*TWO, "--model.init_args.trainable.lora.dropout=0.3", "--checkpoint.every_n_steps=1")
-    fit(tiny, described, tmp_path / "whole", *options)
-    fit(tiny, described, tmp_path / "parts", *options, "--trainer.limit_val_batches=0", "--trainer.max_steps=4")
-    said = fit(tiny, described, tmp_path / "parts", *options, "--resume")
+    options = ("--model.init_args.trainable.lora.dropout=0.3", "--checkpoint.every_n_steps=1")
+    fit(tiny, described, tmp_path / "whole", *options, processes=2)
+    part = ("--trainer.limit_val_batches=0", "--trainer.max_steps=4")
+    fit(tiny, described, tmp_path / "parts", *options, *part, processes=2)
+    said = fit(tiny, described, tmp_path / "parts", *options, "--resume", processes=2)
     assert "Resuming from" in said
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     whole = adapter(tmp_path / "whole")
@@ -53,6 +53,6 @@ def test_two_processes_resume_to_the_same_bits(tiny: Path, described: Described,
 
 
 def test_another_number_of_processes_is_refused(tiny: Path, described: Described, tmp_path: Path) -> None:
-    fit(tiny, described, tmp_path / "out", *TWO, "--trainer.max_steps=2")
+    fit(tiny, described, tmp_path / "out", "--trainer.max_steps=2", processes=2)
     said = fit(tiny, described, tmp_path / "out", "--resume", status=2)
     assert "processes 2, this run has 1" in said

@@ -15,7 +15,7 @@ import torch
 from lavic.runs import find_run
 from lavic.training.failures import end_processes, explain
 from tests.conftest import Described, write_described
-from tests.training.command_line import ROOT, adapter, environment, fit, fit_command
+from tests.training.command_line import Started, adapter, fit, kill_workers, options_of, start
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.training.command_line import ROOT, adapter, environment, fit, fit_com
         (OSError(errno.ENOSPC, "No space left on device"), "The disk of out is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "The disk of out is full"),
         (OSError(errno.EROFS, "Read-only file system", "out/last.ckpt"), r"out/last\.ckpt cannot be written"),
-        (RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. "), "worker 4711 was killed by Killed"),
+        (RuntimeError("DataLoader worker (pid 47) is killed by signal: Killed. "), "worker 47 was killed by Killed"),
         (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), "worker 1, 2 was killed, often"),
         (torch.OutOfMemoryError("CUDA out of memory"), "The GPU's memory is full"),
         (RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]"), "Another process"),
@@ -105,31 +105,32 @@ def test_exploding_gradients_end_the_run_with_the_samples_names(
     assert run.status() == "failed"
 
 
-def running(tiny: Path, described: Described, output: Path, *options: str) -> "subprocess.Popen[str]":
+def running(tiny: Path, described: Described, output: Path, *options: str) -> Started:
     """A long run that has trained some steps and saved."""
-    output.mkdir(parents=True)
-    process = subprocess.Popen(
-        fit_command(tiny, described, output, "--trainer.max_epochs=200", "--checkpoint.every_n_steps=1", *options),
-        cwd=ROOT, env=environment(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    long = ("--trainer.max_epochs=200", "--checkpoint.every_n_steps=1", *options)
+    process = start([*options_of(tiny, described, output), *long], output.with_suffix(".log"), "training_000000")
     deadline = time.monotonic() + 120
     while not (output / "last.ckpt").exists():
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return process
 
 
+def ends(process: Started, output: Path) -> str:
+    """Waits for the end with exit status 2 and returns the sentence; the checkpoint is whole."""
+    process.join(120)
+    said = output.with_suffix(".log").read_text()
+    assert process.exitcode == 2, said
+    torch.load(output / "last.ckpt", weights_only=True)
+    return said.strip().splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_run(tiny: Path, described: Described, tmp_path: Path) -> None:
     process = running(tiny, described, tmp_path / "out", "--data.init_args.num_workers=1")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    for child in children.split():
-        os.kill(int(child), signal.SIGKILL)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "error: Data loader worker" in said.strip().splitlines()[-1]
-    torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)
+    kill_workers(process)
+    assert ends(process, tmp_path / "out").startswith("error: Data loader worker")
 
 
 @pytest.mark.slow
@@ -138,8 +139,6 @@ def test_a_vanished_image_directory_ends_the_run(tiny: Path, tmp_path: Path, wor
     described = write_described(tmp_path / "data", 12, 4)
     process = running(tiny, described, tmp_path / "out", f"--data.init_args.num_workers={workers}")
     (tmp_path / "data" / "train_images").rename(tmp_path / "data" / "gone")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "train_images" in said.strip().splitlines()[-1]
-    assert "--resume" in said.strip().splitlines()[-1]
-    torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)
+    said = ends(process, tmp_path / "out")
+    assert "train_images" in said
+    assert "--resume" in said
