@@ -77,7 +77,9 @@ def cpu_seconds(work: Callable[[], Tensor], runs: int) -> tuple[float, Tensor]:
 
 def measure_training(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, runs: int) -> None:
     """Prints the seconds a training sample takes both ways."""
-    image_processor = restrict_grid(LlavaNextImageProcessor(), "five")
+    side = llava.config.vision_config.image_size
+    pixels = {"height": side, "width": side}
+    image_processor = restrict_grid(LlavaNextImageProcessor(size={"shortest_edge": side}, crop_size=pixels), "five")
     normalise = Normalise(image_processor)
     torch.manual_seed(0)
     input_ids = torch.randint(3, 32000, (1, prompt_tokens + ANSWER))

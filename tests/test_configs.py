@@ -9,7 +9,8 @@ from lavic.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-OVERLAYS = {"demo.yaml": ["configs/distill.yaml"]}  # set on top of another file
+# set on top of another file
+OVERLAYS = {"demo.yaml": ["configs/distill.yaml"], "demo_recommend.yaml": ["configs/recommend.yaml"]}
 
 
 def parse(*args: str) -> object:
@@ -52,6 +53,16 @@ def test_distill_yaml_says_what_the_design_says(monkeypatch: pytest.MonkeyPatch)
     assert (model.trainable.vision, model.trainable.projector, model.trainable.language) == ("lora", "lora", "frozen")
     assert (model.lr, model.weight_decay, trainer.gradient_clip_val) == (5e-5, 1e-5, 1.0)
     assert (data.batch_size, data.views, trainer.max_epochs, config.seed_everything) == (1, "five", 1, 42)  # type: ignore[attr-defined]
+
+
+def test_recommend_yaml_says_what_the_design_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = parse("--config", "configs/recommend.yaml")
+    model, data, trainer = config.model.init_args, config.data.init_args, config.trainer  # type: ignore[attr-defined]
+    assert (model.lora.r, model.lora.alpha, model.lora.dropout, model.lora.targets) == (8, 32, 0.1, None)
+    assert (model.lr, model.weight_decay, trainer.gradient_clip_val, trainer.max_epochs) == (5e-5, 1e-5, 1.0, 1)
+    assert (data.max_length, data.inject, data.candidates, data.views) == (2048, True, "candidates_st", "five")
+    assert (data.model_name, data.seed) == (model.base.name, 42)
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

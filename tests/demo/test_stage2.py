@@ -1,0 +1,46 @@
+"""The demo's last word: it is only said when the numbers say so."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lavic.demo.stage2 import recommend_sample, show_recommendation
+from lavic.errors import UserError
+
+
+def write_metrics(folder: Path, scored: float, control: float, valid: float = 1.0) -> None:
+    def way(hit: float, share: float = 1.0) -> dict[str, dict[str, float]]:
+        return {
+            "hit_ratio@1": {"value": hit, "low": hit - 0.05, "high": hit + 0.05},
+            "valid_ratio": {"value": share, "low": share, "high": share},
+        }
+
+    ways = {"constrained": way(scored, valid), "scored": way(scored)}
+    ways |= {"no_images": way(0.1), "shuffled_images": way(control)}
+    overall = {"conversations": 200, "ceilings": {"hit_ratio@1": 0.95}, "ways": ways}
+    (folder / "metrics.json").write_text(json.dumps({"groups": {"all": {"overall": overall}}}))
+
+
+def show(folder: Path) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    show_recommendation(folder, console, 60)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_success_needs_intervals_that_do_not_overlap(tmp_path: Path) -> None:
+    write_metrics(tmp_path, scored=0.5, control=0.2)
+    assert "above both controls" in show(tmp_path)
+    write_metrics(tmp_path, scored=0.29, control=0.2)
+    with pytest.raises(UserError, match="not clearly above shuffled_images"):
+        show(tmp_path)
+    write_metrics(tmp_path, scored=0.5, control=0.2, valid=0.99)
+    with pytest.raises(UserError, match="not clearly above invalid answers"):
+        show(tmp_path)
+
+
+def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run the demo without --stage first"):
+        recommend_sample(tmp_path, 0, run=lambda *arguments: None)
