@@ -1,7 +1,7 @@
 # Sourced by the scripts of the repository's root: leaves $PYTHON, an interpreter with everything installed.
 # Uses the active environment if it has the packages; otherwise makes .venv and installs requirements.txt into it.
 
-lavic_ready() { "$1" -c 'import aiohttp, jsonargparse, lightning, peft, transformers, torchvision' >/dev/null 2>&1; }
+lavic_ready() { "$1" -c 'import aiohttp, bm25s, ijson, jsonargparse, lightning, peft, pyarrow, simplejpeg, torchvision, transformers' >/dev/null 2>&1; }
 
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && lavic_ready python; then
     PYTHON=python
