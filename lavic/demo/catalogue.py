@@ -86,12 +86,12 @@ def _train_entry(product: Product, base_url: str) -> dict[str, object]:
 
 def _faulty_entries(train: list[Product], base_url: str) -> list[tuple[str, dict[str, object]]]:
     first, second, third, fourth = (_train_entry(product, base_url) for product in train[:4])
-    outside = {"../B04C4C4C4C_0.jpg": train[3].pictures[0].description}
+    outside = {"../B003SAMPLE_0.jpg": train[3].pictures[0].description}
     return [
-        ("B02C2C2C2C", first | {"image_descriptions_llava_cleaned": {}}),
-        ("B03C3C3C3C", second | {"images": None}),
+        ("B001SAMPLE", first | {"image_descriptions_llava_cleaned": {}}),
+        ("B002SAMPLE", second | {"images": None}),
         (train[2].asin, third),
-        ("../B04C4C4C4C", fourth | {"image_descriptions_llava_cleaned": outside}),
+        ("../B003SAMPLE", fourth | {"image_descriptions_llava_cleaned": outside}),
     ]
 
 

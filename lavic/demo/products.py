@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from random import Random
+from string import ascii_uppercase
 
 PATTERNS = ("plain", "stripes", "dots", "checks", "zigzags", "stars")
 FORMS = ("round", "square", "oval", "triangular")
@@ -20,8 +21,9 @@ BACKGROUNDS = {
 BRANDS = ("Norwell", "Haldane", "Brightmoor", "Tessera", "Olmstead", "Quillon", "Varley", "Pemberly")
 SIZES = ("Small", "Medium", "Large", "Extra Large")
 
-ID_DIGITS = "23456789"
-ID_LETTERS = "CFHKLMPRTWXZ"
+# An ID is "B0", one of these pairs, and an ending that says what it is: B07KSAMPLE.
+ID_PIECES = tuple(digit + letter for digit in "123456789" for letter in ascii_uppercase)
+ID_START, ID_END = "B0", "SAMPLE"
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _new_id(rng: Random, taken: set[str], isbn_like: bool) -> str:
         if isbn_like:
             asin = "19" + "".join(rng.choice("0123456789") for _ in range(8))
         else:
-            asin = "B0" + "".join(rng.choice(ID_DIGITS) + rng.choice(ID_LETTERS) for _ in range(4))
+            asin = ID_START + rng.choice(ID_PIECES) + ID_END
         if asin not in taken:
             taken.add(asin)
             return asin

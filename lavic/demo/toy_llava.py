@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from lavic.demo.pretraining import Shown, embed_patches, mean_patch_features, train_language, train_tower
-from lavic.demo.products import ID_DIGITS, ID_LETTERS, Product, make_products
+from lavic.demo.products import ID_END, ID_PIECES, ID_START, Product, make_products
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
 from lavic.processor import load_processor
 from lavic.prompts import TEMPLATES
@@ -131,7 +131,7 @@ def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
         seed: of the products, the weights and the order.
     """
     shown = list(islice(_other_pictures(held_out, seed), PICTURES))
-    tokenizer = train_tokenizer(_texts(shown), max_tokens=1000)
+    tokenizer = train_tokenizer(_texts(shown), max_tokens=1200)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         llava = new_model(tokenizer, TOY)
@@ -153,11 +153,13 @@ def _other_pictures(held_out: Sequence[Product], seed: int) -> Iterator[Shown]:
 
 
 def _texts(shown: Sequence[Shown]) -> list[str]:
-    """What the toy's tokenizer learns from; the pieces of IDs stand alone, so that an ID becomes few tokens."""
-    pieces = [digit + letter for digit in ID_DIGITS for letter in ID_LETTERS]
+    """What the toy's tokenizer learns from.
+
+    The pieces of IDs stand alone, so that an ID becomes three tokens, of which the second tells it from others.
+    """
     texts = [picture.description for _, picture in shown] + [product.title for product, _ in shown]
     prompts = [TEMPLATES["distillation"], *TEMPLATES["recommendation"].values()]
-    return [*texts, *(3 * prompts), "\n" + "\n".join(20 * ["B0", *pieces])]
+    return [*texts, *(3 * prompts), "\n" + "\n".join(20 * [ID_START, *ID_PIECES, ID_END])]
 
 
 def tiny_checkpoint(folder: Path, seed: int = 0) -> None:

@@ -72,7 +72,7 @@ def test_faulty_entries_are_four_of_the_usual_kinds() -> None:
     keys = Counter(key for key, _ in entries)
     assert len(entries) == 144
     assert [key for key, times in keys.items() if times > 1] == [entries[2][0]]
-    assert [key for key in keys if ".." in key] == ["../B04C4C4C4C"]
+    assert [key for key in keys if ".." in key] == ["../B003SAMPLE"]
     metadata = [dict(entry) for _, entry in entries]
     assert sum(entry["images"] is None for entry in metadata) == 1
     assert sum(not entry["image_descriptions_llava_cleaned"] for entry in metadata) == 1

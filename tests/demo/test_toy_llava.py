@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import islice
 
 from lavic.demo.catalogue import sample_products
-from lavic.demo.products import make_products
+from lavic.demo.products import ID_END, ID_START, make_products
 from lavic.demo.toy_llava import PICTURES, _other_pictures, _texts
 from lavic.demo.toy_tokenizer import train_tokenizer
 
@@ -22,9 +22,11 @@ def test_pretraining_would_otherwise_meet_a_held_out_look() -> None:
     assert picture.look not in {shown.look for shown in held_out[0].pictures}
 
 
-def test_ids_become_five_tokens() -> None:
-    tokenizer = train_tokenizer(_texts(list(islice(_other_pictures([], 0), 50))), max_tokens=1000)
-    tokens = tokenizer.tokenize("\nB07K4M2X9T: Norwell Area Rug")
-    assert [token for token in tokens if token.lstrip("▁") in ("B0", "7K", "4M", "2X", "9T")] == [
-        "B0", "7K", "4M", "2X", "9T",
-    ]  # fmt: skip
+def test_every_id_is_three_tokens_of_which_the_second_decides() -> None:
+    tokenizer = train_tokenizer(_texts(list(islice(_other_pictures([], 0), 50))), max_tokens=1200)
+    train, valid = sample_products()
+    for product in [*train, *valid]:
+        if not product.asin.isdigit():
+            tokens = tokenizer.tokenize(f"\n{product.asin}: {product.title}")
+            start = tokens.index(ID_START)
+            assert tokens[start : start + 4] == [ID_START, product.asin[2:4], ID_END, ":"]
