@@ -216,15 +216,17 @@ def _split(trainer: pl.Trainer) -> dict[str, int]:
 
 def write_position(loops: dict[str, Any], position: str) -> None:
     """Rewrites the counters of Lightning's fit loop so that a run that loads them starts at the position."""
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    if position == BEFORE_VALIDATION:
+        counts = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # cut off in its first batch
+    else:  # a validation that was cut off and done again would count as cut off for ever
+        counts = dict.fromkeys(("ready", "started", "processed", "completed"), validation["total"]["completed"])
+    validation.update(total=dict(counts), current=dict(counts), is_last_batch=False)
     if position == AFTER_STEP:
-        return  # what Lightning stores in on_train_batch_end is right
+        return  # the other counters that Lightning stores in on_train_batch_end are right
     batches = loops["epoch_loop.batch_progress"]
     for counts in (batches["total"], batches["current"]):
         if counts["completed"] < counts["ready"]:  # stored in on_train_batch_end, which counts as unfinished
             counts["completed"] = counts["ready"]
             stepped = counts is batches["current"]
             loops["epoch_loop.state_dict"]["_batches_that_stepped"] += int(stepped)
-    if position == BEFORE_VALIDATION:
-        cut_off = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-        validation = loops["epoch_loop.val_loop.batch_progress"]
-        validation.update(total=dict(cut_off), current=dict(cut_off), is_last_batch=False)

@@ -78,6 +78,19 @@ def test_resumed_runs_equal_uninterrupted_ones(tmp_path: Path, variant: str) -> 
             assert torch.equal(parameter, resumed.get_parameter(name)), (stage, call, name)
 
 
+def test_a_validation_that_was_cut_off_is_done_once_more_and_not_again_after_the_next_cut(tmp_path: Path) -> None:
+    options = {"val_check_interval": 4}
+    whole = fit(tmp_path / "whole", SmallTask(), **options)
+    parts = [SmallTask(fail=kill_at("validation", 2)), SmallTask(fail=kill_at("train", 2)), SmallTask()]
+    for part in parts[:2]:
+        with pytest.raises(CutOffError):
+            fit(tmp_path / "parts", part, **options)
+    fit(tmp_path / "parts", parts[2], **options)
+    assert by_step(*parts, name="val_losses") == by_step(whole, name="val_losses")
+    assert sum(len(part.val_losses) for part in parts) == len(whole.val_losses)
+    assert by_step(*parts) == by_step(whole)
+
+
 def test_resuming_a_finished_run_trains_no_step_and_more_epochs_continue_it(tmp_path: Path) -> None:
     whole = fit(tmp_path / "whole", SmallTask(), max_epochs=4)
     fit(tmp_path / "parts", SmallTask(), max_epochs=2)
