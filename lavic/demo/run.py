@@ -94,9 +94,9 @@ def show(output: Path, run: Path, seconds: float) -> None:
     table = Table("epoch", "val_loss", "perplexity", "visual_gain", "gain over a blank picture", title="Stage 1, demo")
     for event in validations:
         names = ("val_loss", "val_perplexity", "visual_gain", "visual_gain_blank")
-        table.add_row(str(event["epoch"]), *(f"{event[name]:.3f}" for name in names))
+        table.add_row(f"{event['epoch']:.0f}", *(f"{event[name]:.3f}" for name in names))
     console.print(table)
-    samples = run / "samples" / f"epoch_{validations[-1]['epoch']}" / "samples.jsonl"
+    samples = run / "samples" / f"epoch_{validations[-1]['epoch']:.0f}" / "samples.jsonl"
     sample = json.loads(samples.read_text(encoding="utf-8").splitlines()[0])
     console.print(f"[bold]{sample['picture']}[/] ({sample['title']})")
     console.print(f"  target     {sample['target']}\n  generated  {sample['generated']}\n")

@@ -17,6 +17,7 @@ from transformers import (
     LlavaNextProcessor,
     MistralConfig,
 )
+from transformers.utils import logging as transformers_logging
 
 from lavic.demo.pretraining import Shown, embed_patches, mean_patch_features, train_language, train_tower
 from lavic.demo.products import ID_END, ID_PIECES, ID_START, Product, make_products
@@ -114,6 +115,7 @@ def save_checkpoint(
 ) -> None:
     """Writes weights, configuration and processor files, so that `folder` serves as `--model_name`."""
     folder.mkdir(parents=True, exist_ok=True)
+    transformers_logging.disable_progress_bar()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
