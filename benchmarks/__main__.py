@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import training
+from benchmarks import real_size, training
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "lightning")
@@ -65,10 +65,22 @@ def main() -> None:
     train.add_argument("--rounds", type=int, default=7, help="turns of all contenders")
     train.add_argument("--samples", type=int, default=8, help="samples of each contender in a turn")
     train.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
+    real = commands.add_parser("real-size", help="samples/s, MFU and peak memory at real size on a GPU")
+    real.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
+    real.add_argument("--rounds", type=int, default=3, help="measurements, of which the median counts")
+    real.add_argument("--steps", type=int, default=10, help="optimizer steps of one measurement")
+    real.add_argument("--toy", action="store_true", help="a toy model on any device: checks the program only")
     options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if options.name == "real-size" and device.type == "cpu" and not options.toy:
+        parser.error("real-size needs a GPU; --toy checks the program without one")
     before = machine()
     if options.name == "training":
         result = training.run(options.rounds, options.samples, tuple(options.batch_sizes))
+    else:
+        result = real_size.run(device, options.batch_sizes, options.rounds, options.steps, options.toy)
+        if options.toy:
+            return
     keep(options.name, before, result)
 
 
