@@ -268,6 +268,7 @@ def test_a_broken_checkpoint_to_resume(mistake: Lavic, good: list[str], tmp_path
 # -- as processes ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_process_exits_with_status_2(good: list[str]) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "lavic", "fit", *good, f"{DATA}train_data=/nowhere/meta.json"],
@@ -277,6 +278,7 @@ def test_the_process_exits_with_status_2(good: list[str]) -> None:
     assert "/nowhere/meta.json" in the_sentence(run.stdout, run.stderr)
 
 
+@pytest.mark.slow
 def test_a_workers_error_is_one_sentence_too(good: list[str], described: Described, tmp_path: Path) -> None:
     """A picture that breaks between the check and its reading, in a loader's worker process."""
     data = shutil.copytree(described.folder, tmp_path / "data")

@@ -53,6 +53,7 @@ def test_every_target_decodes_to_its_description(items: list[DescribedPicture], 
         assert max(i for i, token in enumerate(sample.input_ids) if token in placeholders) < sample.target_start
 
 
+@pytest.mark.slow
 def test_trains_to_the_end_by_the_reproductions_flags(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

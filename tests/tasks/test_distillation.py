@@ -96,6 +96,7 @@ def trained_task(monkeypatch: pytest.MonkeyPatch) -> list[Distillation]:
 # -- val_loss, from the directory alone ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", ["five", "anyres"])
 def test_an_independent_script_computes_the_same_val_loss(
     fit: Fit, tiny: Path, described: Described, views: str
@@ -125,6 +126,7 @@ def test_val_loss_does_not_depend_on_the_batch_size(run: Run, trained_task: list
 # -- training --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batch_and_accumulation_split_a_step_in_any_way(fit: Fit) -> None:
     # 19 samples in steps of 8: the third step of each epoch has three
     splits = [batch(1, 8), batch(8), batch(4, 2)]
@@ -193,6 +195,7 @@ def test_everything_trainable_moves_and_nothing_else(
     assert compared == len(on_disk)
 
 
+@pytest.mark.slow
 def test_a_run_with_every_speedup_equals_one_without_any(fit: Fit) -> None:
     common = [*batch(3, 2), NO_DROPOUT, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
     fast, plain = fit(*common), fit(*common, *UNHURRIED)
