@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 "$PYTHON" -c 'import mypy, pytest, ruff' 2>/dev/null ||
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+    "$PYTHON" -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
 if [ "${1:-}" = "--quick" ]; then
     shift
     set -- -m "not slow" "$@"

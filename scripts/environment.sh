@@ -19,7 +19,7 @@ else
             echo "error: python3 cannot make a virtual environment; install it (Debian: apt install python3-venv)." >&2
             exit 2
         }
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements.txt || exit 2
+        "$PYTHON" -m pip install -qq --disable-pip-version-check -r requirements.txt || exit 2
         cp requirements.txt "$stamp"
     fi
 fi

@@ -57,7 +57,7 @@ def start_text_log(path: Path, terminal: bool) -> None:
         library.handlers.clear()
         library.propagate = True
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.msg
+        lambda record: not any(said in record.msg for said in ("Tip:", "TPU available", "weights_only"))
     )
     console = logging.StreamHandler()
     console.setFormatter(LINE)

@@ -8,9 +8,13 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
 
 from lavic.data.described_pictures import DescribedPictures
+
+
+WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others would wait in a collective
 
 
 class ValidationSamples(pl.Callback):
@@ -31,7 +35,7 @@ class ValidationSamples(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         log_dir = trainer.log_dir  # a broadcast: on every process
-        if not trainer.is_global_zero or not log_dir or "fsdp" in type(trainer.strategy).__name__.lower():
+        if not trainer.is_global_zero or not log_dir or not isinstance(trainer.strategy, WHOLE_MODEL):
             return
         pictures: DescribedPictures = trainer.datamodule.validation_pictures()
         chosen = np.random.default_rng(0).permutation(len(pictures))[: self.count].tolist()
