@@ -13,7 +13,6 @@ from PIL import Image
 
 from lavic.data.described_pictures import DescribedPictures
 
-
 WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others would wait in a collective
 
 
