@@ -25,8 +25,8 @@ from benchmarks.workload import (
     padded,
     placeholder_ids,
     prefix_ids,
-    scaled_config,
     token_ids,
+    toy_config,
 )
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing, enable_checkpointing
 from lavic.model.adapters import TrainableParts
@@ -192,7 +192,7 @@ def _memory(config: LlavaNextConfig, profile: Profile, device: torch.device) -> 
 
 def run(device: torch.device, batches: list[int], rounds: int, steps: int, toy: bool) -> dict[str, Any]:
     """Every profile's row; one that does not fit says so."""
-    config = scaled_config() if toy else default_config()
+    config = toy_config() if toy else default_config()
     rows = []
     for profile in profiles(batches):
         try:

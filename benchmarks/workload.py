@@ -39,6 +39,18 @@ def scaled_config() -> LlavaNextConfig:
     return LlavaNextConfig(vision_config=vision, text_config=text, image_token_index=2000)
 
 
+def toy_config() -> LlavaNextConfig:
+    """So small that a benchmark's program can be checked in seconds; its figures mean nothing."""
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=336, patch_size=56
+    )
+    text = MistralConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=512, sliding_window=None, max_position_embeddings=1024,
+    )  # fmt: skip
+    return LlavaNextConfig(vision_config=vision, text_config=text, image_token_index=500)
+
+
 def image_processor() -> LlavaNextImageProcessor:
     """Cuts every picture into five views of 336 x 336."""
     side = {"height": 336, "width": 336}
