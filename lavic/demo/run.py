@@ -104,12 +104,13 @@ def show(output: Path, run: Path, seconds: float) -> None:
     gain = validations[-1]["visual_gain"]
     if losses[-1] >= losses[0] or gain <= 0:
         raise UserError(
-            f"The demo did not learn: val_loss went from {losses[0]:.3f} to {losses[-1]:.3f}, visual_gain is {gain:.3f};"
-            " run it again without flags, or report it with the log."
+            f"The demo did not learn: val_loss went from {losses[0]:.3f} to {losses[-1]:.3f}, with a visual_gain of"
+            f" {gain:.3f}; run it again without flags, or report it with the log."
         )
     falls = "fell in each epoch" if losses == sorted(losses, reverse=True) else "fell"
     console.print(
-        f"val_loss {falls}; with the right picture the model is {gain:.2f} nats a token better than with another item's.\n"
+        f"val_loss {falls}; with the right picture the model is {gain:.2f} nats a token better than with another"
+        " item's.\n"
         f"The best adapter is in {output / 'vision_lora_adapter_best'} (its README.md says how to load it);"
         f" curves: tensorboard --logdir logs. {seconds:.0f} s in all."
     )
