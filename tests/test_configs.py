@@ -10,7 +10,11 @@ from lavic.errors import UserError
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # set on top of another file
-OVERLAYS = {"demo.yaml": ["configs/distill.yaml"], "demo_recommend.yaml": ["configs/recommend.yaml"]}
+OVERLAYS = {  # set on top of another file
+    "demo.yaml": ["configs/distill.yaml"],
+    "demo_recommend.yaml": ["configs/recommend.yaml"],
+    "fsdp2.yaml": ["configs/distill.yaml"],
+}
 
 
 def parse(*args: str) -> object:
