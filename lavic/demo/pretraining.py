@@ -29,8 +29,8 @@ from lavic.prompts import distillation_prompt, encode
 
 Shown = tuple[Product, Picture]
 
-TOWER_STEPS, TOWER_BATCH = 130, 48
-LANGUAGE_STEPS, LANGUAGE_BATCH = 300, 16
+TOWER_STEPS, TOWER_BATCH = 110, 48
+LANGUAGE_STEPS, LANGUAGE_BATCH = 220, 16
 LEARNING_RATE = 3e-3
 FULL_PROMPT_SHARE = 0.2
 

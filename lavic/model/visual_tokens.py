@@ -29,7 +29,7 @@ class Normalise(nn.Module):
 
     def forward(self, views: Tensor, dtype: torch.dtype) -> Tensor:
         """(V, 3, S, S) uint8 -> (V, 3, S, S) of `dtype`."""
-        pixels: Tensor = views.float() * self.scale + self.shift
+        pixels: Tensor = views.float().mul_(self.scale).add_(self.shift)
         return pixels.to(dtype)
 
 
