@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import real_size, training
+from benchmarks import data, real_size, training
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "lightning")
@@ -65,6 +65,9 @@ def main() -> None:
     train.add_argument("--rounds", type=int, default=7, help="turns of all contenders")
     train.add_argument("--samples", type=int, default=8, help="samples of each contender in a turn")
     train.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
+    load = commands.add_parser("data", help="start-up, memory and samples/s of loading")
+    load.add_argument("--items", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    load.add_argument("--batches", type=int, default=100, help="batches of 1 to time")
     real = commands.add_parser("real-size", help="samples/s, MFU and peak memory at real size on a GPU")
     real.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
     real.add_argument("--rounds", type=int, default=3, help="measurements, of which the median counts")
@@ -77,6 +80,8 @@ def main() -> None:
     before = machine()
     if options.name == "training":
         result = training.run(options.rounds, options.samples, tuple(options.batch_sizes))
+    elif options.name == "data":
+        result = data.run(options.items, options.batches)
     else:
         result = real_size.run(device, options.batch_sizes, options.rounds, options.steps, options.toy)
         if options.toy:

@@ -29,11 +29,11 @@ SAMPLE = Sample()  # 240 text tokens: 84 the same in every prompt, 36 of title, 
 def scaled_config() -> LlavaNextConfig:
     """A small model whose vision and language forward FLOP stand as 1.93 to 3.44, and whose head takes 2% of them."""
     vision = CLIPVisionConfig(
-        hidden_size=128, intermediate_size=512, num_hidden_layers=8, num_attention_heads=2,
+        hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=3,
         image_size=336, patch_size=14,
     )  # fmt: skip
     text = MistralConfig(
-        hidden_size=768, intermediate_size=2688, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=2,
+        hidden_size=1024, intermediate_size=3584, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=2,
         vocab_size=2048, sliding_window=None, max_position_embeddings=4096,
     )  # fmt: skip
     return LlavaNextConfig(vision_config=vision, text_config=text, image_token_index=2000)

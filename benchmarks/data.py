@@ -1,0 +1,111 @@
+"""Start-up, memory and samples/s of stage 1's loading: `python -m benchmarks data`.
+
+For catalogues of growing size, in a fresh process each: the seconds from nothing to the first batch, once with every
+picture still to be checked and once with the check remembered; a loader worker's own memory (private, so not what it shares
+with its parent); and samples/s with 1 and 2 workers. Items share a few distinct pictures by hard
+links, so that disk space stays small and every file is still opened, decoded and cut.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workload import write_pictures
+
+MEASURE = """
+import json, multiprocessing, os, sys, time
+from pathlib import Path
+def private(pid):
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+start = time.perf_counter()
+from types import SimpleNamespace
+from lavic.data.distillation import DistillationData
+imports = time.perf_counter() - start
+folder, model, workers, batches = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+data = DistillationData(
+    folder / "train.json", folder / "valid.jsonl", folder / "images", folder / "images",
+    model_name=model, num_workers=workers, cache_dir=folder / "cache",
+)
+data.trainer = SimpleNamespace(
+    accumulate_grad_batches=1, world_size=1, global_rank=0, is_global_zero=True, default_root_dir=str(folder / "out")
+)
+start = time.perf_counter()
+data.prepare_data(); data.setup("fit")
+ready = time.perf_counter() - start
+stream = iter(data.train_dataloader())
+next(stream)
+first = time.perf_counter() - start
+samples, start = 0, time.perf_counter()
+for _, batch in zip(range(batches), stream):
+    samples += len(batch["input_ids"])
+rate = samples / (time.perf_counter() - start)
+worker = max(private(child.pid) for child in multiprocessing.active_children())
+print(json.dumps({"ready": ready, "first": first, "rate": rate, "worker": worker}))
+"""
+
+
+def write_catalogue(folder: Path, items: int) -> None:
+    """`items` training items with a picture each, and eight to validate on."""
+    images = folder / "images"
+    images.mkdir(parents=True)
+    pictures = write_pictures(folder, 16)
+    catalogue = {}
+    for number in range(items):
+        name = f"B{number:09d}_0.jpg"
+        os.link(pictures[number % len(pictures)], images / name)
+        text = f"The image shows product {number} with a plain border on a wooden table. " * 6
+        catalogue[name[:-6]] = {
+            "title": f"Product {number} of cotton",
+            "images": [{"large": f"https://example.org/{name}"}],
+            "image_descriptions_llava_cleaned": {name: text},
+        }
+    (folder / "train.json").write_text(json.dumps(catalogue))
+    lines = []
+    for number in range(8):
+        name = f"B{number:09d}_0.jpg"
+        lines.append({
+            "title": f"Product {number}", "image_name": name, "image": f"https://example.org/{name}",
+            "image_description_llava_cleaned": "The image shows a product.",
+        })  # fmt: skip
+    (folder / "valid.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def measured(folder: Path, model: Path, workers: int, batches: int) -> dict[str, float]:
+    """One fresh process's figures."""
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(folder), str(model), str(workers), str(batches)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run(sizes: list[int], batches: int = 100) -> dict[str, Any]:
+    """A row for each size."""
+    from lavic.demo.toy_llava import tiny_checkpoint
+
+    rows = []
+    for items in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "data"
+            model = Path(name) / "toy_model"
+            tiny_checkpoint(model)
+            write_catalogue(folder, items)
+            start = time.perf_counter()
+            first = measured(folder, model, 1, 1)
+            again = measured(folder, model, 1, batches)
+            two = measured(folder, model, 2, batches)
+            rows.append({
+                "items": items,
+                "first start s": round(first["first"], 1),
+                "later start s": round(again["first"], 1),
+                "worker's private MB": round(again["worker"] / 1e6, 1),
+                "samples/s, 1 worker": round(again["rate"], 1),
+                "samples/s, 2 workers": round(two["rate"], 1),
+            })  # fmt: skip
+            print(rows[-1], f"{time.perf_counter() - start:.0f} s", flush=True)
+    return {"batch size": 1, "batches": batches, "rows": rows}
