@@ -2,7 +2,8 @@
 
 For catalogues of growing size, in a fresh process each: the seconds from nothing to the first batch, once with every
 picture still to be checked and once with the check remembered; a loader worker's own memory (private, so not what it
-shares with its parent); and samples/s with 1 and 2 workers. Items share a few distinct pictures by hard links, so that disk space stays small and every file is still opened, decoded and cut.
+shares with its parent); and samples/s with 1 and 2 workers. Items share a few distinct pictures by hard links,
+so that disk space stays small and every file is still opened, decoded and cut.
 """
 
 import json
