@@ -17,7 +17,7 @@ class PictureChecks:
         self.folder = folder
         self._file = cache_dir / f"pictures-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
         self._stats = _sizes_and_times(folder)
-        self._known: dict[str, tuple[list[int], list[int] | str]] | None = None
+        self._known = self._read()  # here and not at first use, which several threads would share
 
     @property
     def listing(self) -> str:
@@ -27,7 +27,7 @@ class PictureChecks:
 
     def check(self, name: str) -> Verdict:
         """Decodes one picture, unless that was done before; safe to call from several threads."""
-        known = self._verdicts()
+        known = self._known
         stat = self._stats.get(name)
         if stat is None and not (self.folder / name).is_file():
             return "picture missing"
@@ -48,16 +48,14 @@ class PictureChecks:
         """Keeps the verdicts for the next run."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         beside = self._file.with_suffix(f".{os.getpid()}.partial")
-        beside.write_text(json.dumps(self._verdicts()), encoding="utf-8")
+        beside.write_text(json.dumps(self._known), encoding="utf-8")
         beside.replace(self._file)
 
-    def _verdicts(self) -> dict[str, tuple[list[int], list[int] | str]]:
-        if self._known is None:
-            try:
-                self._known = json.loads(self._file.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                self._known = {}
-        return self._known
+    def _read(self) -> dict[str, tuple[list[int], list[int] | str]]:
+        try:
+            return dict(json.loads(self._file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
 
 
 def _sizes_and_times(folder: Path) -> dict[str, tuple[int, int]]:
