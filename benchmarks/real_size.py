@@ -34,7 +34,7 @@ from lavic.model.cost import step_flop
 from lavic.model.gpus import known_gpu
 from lavic.model.memory import GIB, Precision, step_bytes
 from lavic.model.prefix_reuse import FrozenPrefix, target_loss
-from lavic.model.speedups import Speedups, speed_up_vision
+from lavic.model.speedups import Speedups, speed_up
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 from lavic.plan import default_config
 
@@ -147,7 +147,7 @@ def measure(
     seconds_a_step(reference_step, device, 2)
     theirs = [seconds_a_step(reference_step, device, steps) for _ in range(rounds)]
 
-    speed_up_vision(llava.model.vision_tower, speedups)
+    speed_up(llava, speedups)
     enable_checkpointing(llava, ActivationCheckpointing(vision=profile.checkpointing))
     step = stepper(llava, ours, fused=True)
     seconds_a_step(step, device, 3)

@@ -32,7 +32,7 @@ from benchmarks.workload import (
 from lavic.model.adapters import TrainableParts
 from lavic.model.cost import Sample, step_flop
 from lavic.model.prefix_reuse import FrozenPrefix, target_loss
-from lavic.model.speedups import PLAIN, Speedups, speed_up_vision
+from lavic.model.speedups import PLAIN, Speedups, speed_up
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ class Ours:
 
     def __post_init__(self) -> None:
         self.optimizer = optimizer_of(self.llava, fused=True)
-        speed_up_vision(self.llava.model.vision_tower, self.speedups)
+        speed_up(self.llava, self.speedups)
         self.normalise = Normalise(image_processor())
         self.prefix = FrozenPrefix(prefix_ids())
 

@@ -23,7 +23,7 @@ from lavic.model.adapters import TrainableParts, count_trainable, lora_modules, 
 from lavic.model.loading import BaseModel, fit_embeddings, load_llava
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
 from lavic.model.sharding import shard_layers
-from lavic.model.speedups import Speedups, speed_up_vision
+from lavic.model.speedups import Speedups, speed_up
 from lavic.model.visual_tokens import Normalise, blank_views, cls_tokens, fill_placeholders, project
 from lavic.processor import load_processor, placeholder_ids
 from lavic.prompts import constant_start
@@ -87,7 +87,7 @@ class Distillation(pl.LightningModule):
             self.model = place_adapters(llava, self.trainable, self.base.name, self.seed)
         else:
             self.model = load_adapter(llava, self.adapter, trainable=True)
-        speed_up_vision(self.llava.model.vision_tower, self.speedups)
+        speed_up(self.llava, self.speedups)
         enable_checkpointing(self.llava, self.checkpointing)
         if self.device_mesh is not None:
             shard_layers(self.llava, self.device_mesh["data_parallel"])

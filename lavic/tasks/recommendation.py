@@ -20,6 +20,7 @@ from lavic.metrics import named_item
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
 from lavic.model.adapters import Lora, count_trainable, unwrap
 from lavic.model.candidate_scoring import PromptState
+from lavic.model.fused_lora import fuse_lora
 from lavic.model.loading import BaseModel, fit_embeddings, load_llava
 from lavic.model.stacked_adapters import RECOMMENDATION, stack_adapters
 from lavic.model.target_loss import target_loss
@@ -88,6 +89,7 @@ class Recommendation(pl.LightningModule):
         llava = load_llava(self.base, device)
         fit_embeddings(llava, len(self.processor.tokenizer))
         self.model = stack_adapters(llava, self.distilled, self.adapter, self.lora, self.base.name, self.seed)
+        fuse_lora(self.model)
         enable_checkpointing(llava, self.checkpointing)
         log.info("%s parameters are trained, stage 2's adapter alone", f"{count_trainable(self):,}")
         self.register_buffer("step_loss", torch.zeros(()), persistent=False)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lavic.model.class_token import ClassTokenEncoderLayer, keep_class_token_only, last_layer
-from lavic.model.speedups import PLAIN, Speedups, speed_up_vision
+from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import lora_parameters, pictures, toy_llava, visual_tokens
 
 
@@ -42,7 +42,7 @@ def test_same_class_token_and_gradients_given_the_same_dropout_masks(attention: 
     llava = toy_llava(attention=attention).double()
     draw_dropout(llava.model.vision_tower, rate)
     ours = copy.deepcopy(llava)
-    speed_up_vision(ours.model.vision_tower, Speedups())
+    speed_up(ours, Speedups())
     expected, expected_gradients = run(llava)
     found, found_gradients = run(ours)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -66,13 +66,14 @@ def test_dropout_is_drawn_for_the_class_token_too() -> None:
 
 
 def test_the_last_layer_computes_one_token_and_the_switch_restores_it() -> None:
-    tower = toy_llava().double().model.vision_tower
+    llava = toy_llava().double()
+    tower = llava.model.vision_tower
     names = list(tower.state_dict())
     whole = tower(pictures(1)).last_hidden_state
     widths: list[int] = []
     last_layer(tower).mlp.register_forward_pre_hook(lambda _mlp, inputs: widths.append(inputs[0].shape[1]))
 
-    speed_up_vision(tower, Speedups())
+    speed_up(llava, Speedups())
     assert isinstance(last_layer(tower), ClassTokenEncoderLayer)
     outputs = tower(pictures(1), output_hidden_states=True)
     assert outputs.last_hidden_state.shape == (5, 1, 16)
@@ -80,7 +81,7 @@ def test_the_last_layer_computes_one_token_and_the_switch_restores_it() -> None:
     assert outputs.hidden_states[-2].shape == (5, 5, 16)
     assert list(tower.state_dict()) == names
 
-    speed_up_vision(tower, PLAIN)
+    speed_up(llava, PLAIN)
     assert torch.equal(tower(pictures(1)).last_hidden_state, whole)
     assert widths == [1, 5]
 
@@ -94,7 +95,7 @@ def test_a_tower_without_class_token_is_named() -> None:
 def test_a_compiled_tower_gives_the_same() -> None:
     llava = toy_llava().float()
     compiled = copy.deepcopy(llava)
-    speed_up_vision(compiled.model.vision_tower, Speedups(compile_vision=True))
+    speed_up(compiled, Speedups(compile_vision=True))
     with torch.no_grad():
         pixels = pictures(1, torch.float32)
         torch.testing.assert_close(

@@ -11,7 +11,7 @@ from lavic.model.adapters import Lora, TrainableParts, count_trainable, place_ad
 from lavic.model.cost import Flop, Sample, parameters, step_flop, trainable_parameters
 from lavic.model.loading import build_on_meta
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
-from lavic.model.speedups import PLAIN, Speedups, speed_up_vision
+from lavic.model.speedups import PLAIN, Speedups, speed_up
 from lavic.plan import default_config
 
 PLACEHOLDERS = [32002, 32003, 32004, 32005, 32006]
@@ -36,7 +36,7 @@ def batch(sample: Sample) -> dict[str, torch.Tensor]:
 def measured(config: LlavaNextConfig, sample: Sample, speedups: Speedups) -> dict[str, float]:
     """FLOP of `vision` and `language`, forward and in all, of one sample on the meta device."""
     llava = unwrap(place_adapters(build_on_meta(config), TrainableParts(), "")).train()
-    speed_up_vision(llava.model.vision_tower, speedups)
+    speed_up(llava, speedups)
     one = batch(sample)
     prefix = FrozenPrefix(one["input_ids"][0, : sample.prefix].tolist())
     split = split_batch(**one, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids, speedups=speedups)

@@ -15,7 +15,7 @@ from lavic.model.cost import Sample, parameters
 from lavic.model.loading import build_on_meta
 from lavic.model.memory import NF4_BYTES, Precision, language_activations, logit_bytes, step_bytes, vision_activations
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
-from lavic.model.speedups import Speedups, speed_up_vision
+from lavic.model.speedups import Speedups, speed_up
 from lavic.plan import default_config
 from tests.model.live_bytes import LiveBytes, onto_fake_device
 from tests.model.test_cost import PLACEHOLDERS, batch
@@ -38,7 +38,7 @@ def measured(config: LlavaNextConfig, samples: int, how: Checkpointing) -> tuple
     split = split_batch(**one, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids)
     with FakeTensorMode(allow_non_fake_inputs=True):
         onto_fake_device(llava)
-        speed_up_vision(llava.model.vision_tower, Speedups())
+        speed_up(llava, Speedups())
         enable_checkpointing(llava, ActivationCheckpointing(vision=how, language=how))
         pixels = torch.empty(samples * Sample().views, 3, 336, 336)
         with LiveBytes([*llava.parameters(), *llava.buffers(), pixels]) as live:
