@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,6 +65,7 @@ class LavicCLI(LightningCLI):
         if config.trainer.precision is None:
             dtype = config.model.init_args.base.dtype
             config.trainer.precision = PRECISION[resolve_dtype(dtype, _device(config.trainer.accelerator))]
+        _check_strategy(config.trainer.strategy, _device(config.trainer.accelerator))
         config.trainer.default_root_dir = config.trainer.default_root_dir or "out"
         config.trainer.enable_progress_bar = sys.stdout.isatty()
         _writable(Path(config.trainer.default_root_dir))
@@ -134,6 +136,18 @@ def one_sentence(message: str) -> str:
 
 def _device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+
+
+def _check_strategy(strategy: Any, device: torch.device) -> None:
+    """What Lightning would say of DeepSpeed in pages, after the weights are loaded."""
+    name = strategy if isinstance(strategy, str) else strategy.class_path
+    if "deepspeed" not in name.lower():
+        return
+    instead = "or give another --trainer.strategy, such as ddp"
+    if device.type != "cuda":
+        raise UserError(f"The strategy {name} runs on CUDA GPUs only, and this run is on the {device.type}; {instead}.")
+    if find_spec("deepspeed") is None:
+        raise UserError(f"The strategy {name} needs the package deepspeed; `pip install deepspeed`, {instead}.")
 
 
 def _check_yaml(args: list[str]) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, LlavaNextForConditionalGeneration
 
-from lavic import __main__
+from lavic import __main__, cli
 from lavic.model.adapter_dir import save_adapter
 from lavic.model.adapters import Lora, TrainableParts, place_adapters
 from lavic.model.loading import fit_embeddings
@@ -66,6 +66,17 @@ def the_sentence(out: str, err: str) -> str:
     assert err.splitlines()[-1] == lines[0]
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+def test_deepspeed_without_a_gpu_or_its_package(
+    good: list[str], mistake: Lavic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deepspeed = ("fit", *good, "--config", "configs/deepspeed_zero2.yaml")
+    assert re.search(r"DeepSpeedStrategy runs on CUDA GPUs only.* cpu; .*ddp", mistake(*deepspeed))
+    monkeypatch.setattr(cli, "_device", lambda accelerator: torch.device("cuda"))
+    monkeypatch.setattr(cli, "resolve_dtype", lambda dtype, device: torch.float32)
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert "`pip install deepspeed`" in mistake(*deepspeed)
 
 
 @pytest.fixture

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.strategies import DeepSpeedStrategy
 
 from lavic.cli import LavicCLI, Parser
 from lavic.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-# set on top of another file
 OVERLAYS = {  # set on top of another file
+    "deepspeed_zero2.yaml": ["configs/distill.yaml"],
     "demo.yaml": ["configs/distill.yaml"],
     "demo_recommend.yaml": ["configs/recommend.yaml"],
     "fsdp2.yaml": ["configs/distill.yaml"],
@@ -46,6 +47,17 @@ def test_a_shipped_config_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatc
     config = parse(*below, "--config", str(path))
     assert config.model.class_path.startswith("lavic.tasks.")  # type: ignore[attr-defined]
     assert config.data.class_path.startswith("lavic.data.")  # type: ignore[attr-defined]
+
+
+def test_deepspeeds_options_make_a_strategy_of_stage_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("deepspeed")
+    monkeypatch.chdir(ROOT)
+    config = parse("--config", "configs/distill.yaml", "--config", "configs/deepspeed_zero2.yaml")
+    options = config.trainer.strategy.init_args  # type: ignore[attr-defined]
+    strategy = DeepSpeedStrategy(**options.as_dict())
+    assert strategy.config is not None
+    assert strategy.config["zero_optimization"]["stage"] == 2
+    assert strategy.exclude_frozen_parameters
 
 
 def test_distill_yaml_says_what_the_design_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,12 +76,12 @@ def sync_directory(directory: Path) -> None:
 def checkpoint_to_resume(output_dir: Path, resume: bool) -> Path | None:
     """The checkpoint that a run starts from, said aloud; None starts afresh."""
     last = output_dir / LAST
-    if resume and last.is_file():
+    if resume and last.exists():  # DeepSpeed's is a folder
         log.info("Resuming from %s.", last)
         return last
     if resume:
         log.info("--resume: there is no %s; starting afresh.", last)
-    elif last.is_file():
+    elif last.exists():
         log.warning("%s of an earlier run will be replaced; --resume would continue it.", last)
     return None
 

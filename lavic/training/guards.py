@@ -53,7 +53,9 @@ class SkipNonFiniteSteps(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = _full(torch.nn.utils.get_total_norm(gradients)).item() if gradients else 0.0
+        if not gradients:  # DeepSpeed keeps them in buffers of its own
+            return
+        norm = _full(torch.nn.utils.get_total_norm(gradients)).item()
         if math.isfinite(norm):
             pl_module.log("grad_norm", norm, batch_size=1)
             self.in_a_row = 0
