@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from transformers import LlavaNextImageProcessor
 
-from lavic.images import BrokenPicture, count_views, cut_views, open_picture, restrict_grid
+from lavic.images import BrokenPicture, count_views, cut_views, open_picture, picture_size, restrict_grid
 from lavic.model.visual_tokens import Normalise, blank_views
 
 SHAPES = [(300, 300), (1200, 200), (100, 900), (40, 41), (1000, 700)]
@@ -55,6 +55,7 @@ def test_pictures_of_any_mode_become_rgb(tmp_path: Path, picture: Image.Image) -
     for mode, name in (("L", "grey.png"), ("P", "palette.gif"), ("RGBA", "alpha.png"), ("CMYK", "print.jpg")):
         picture.convert(mode).save(tmp_path / name)
         assert open_picture(tmp_path / name).mode == "RGB"
+        assert picture_size(tmp_path / name) == picture.size
 
 
 def test_what_cannot_be_decoded_whole_is_refused_with_its_reason(tmp_path: Path, picture: Image.Image) -> None:
@@ -65,5 +66,28 @@ def test_what_cannot_be_decoded_whole_is_refused_with_its_reason(tmp_path: Path,
     (tmp_path / "empty.jpg").touch()
     reasons = {"cut": "picture broken", "page": "picture broken", "empty": "picture empty", "none": "picture missing"}
     for name, reason in reasons.items():
-        with pytest.raises(BrokenPicture, match=reason):
-            open_picture(tmp_path / f"{name}.jpg")
+        for read in (open_picture, picture_size):
+            with pytest.raises(BrokenPicture, match=reason):
+                read(tmp_path / f"{name}.jpg")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_check_finds_a_cut_at_any_byte_that_decoding_finds(tmp_path: Path, progressive: bool) -> None:
+    noise = torch.randint(0, 256, (150, 210, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(noise.numpy()).save(path, progressive=progressive)
+    whole = path.read_bytes()
+    verdicts = []
+    for end in (*range(0, len(whole), len(whole) // 40), len(whole) - 3, len(whole) - 2, len(whole) - 1, len(whole)):
+        path.write_bytes(whole[:end])
+        both = []
+        for read in (open_picture, picture_size):
+            try:
+                read(path)
+                both.append(True)
+            except BrokenPicture:
+                both.append(False)
+        verdicts.append(both)
+    assert all(full == reduced for full, reduced in verdicts)
+    assert verdicts[-1] == [True, True]
+    assert verdicts[0] == [False, False]

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from lavic.images import BrokenPicture, open_picture
+from lavic.images import BrokenPicture, picture_size
 
 Verdict = tuple[int, int] | str  # width and height in pixels, or why the picture cannot be used
 
@@ -35,7 +35,7 @@ class PictureChecks:
             verdict = known[name][1]
             return verdict if isinstance(verdict, str) else (verdict[0], verdict[1])
         try:
-            size = open_picture(self.folder / name).size
+            size = picture_size(self.folder / name)
         except BrokenPicture as broken:
             if stat is not None:
                 known[name] = (list(stat), str(broken))

@@ -35,5 +35,5 @@ def test_verdicts_of_several_threads_are_all_kept(tmp_path: Path, monkeypatch: p
     def decoded_again(path: Path) -> None:
         raise AssertionError(f"{path.name} is decoded again")
 
-    monkeypatch.setattr(picture_checks, "open_picture", decoded_again)
+    monkeypatch.setattr(picture_checks, "picture_size", decoded_again)
     assert [PictureChecks(folder, tmp_path).check(name) for name in names] == [(8, 6)] * len(names)

@@ -78,7 +78,7 @@ def test_a_table_is_made_once_and_anew_when_a_picture_changes(
     described = write_described(tmp_path, train=6, valid=1)
     decoded: Counter[str] = Counter()
     monkeypatch.setattr(
-        picture_checks, "open_picture", lambda path: decoded.update([path.name]) or Image.open(path).convert("RGB")
+        picture_checks, "picture_size", lambda path: decoded.update([path.name]) or Image.open(path).size
     )
 
     def load() -> int:
