@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from crawl.store import Store
+from crawl.verify import PictureRules
 from tests.crawl import fault_server as reply
 from tests.crawl.conftest import CrawlFolder
 from tests.crawl.fault_server import FaultServer
@@ -191,8 +193,12 @@ def test_two_crawls_with_one_journal(folder: CrawlFolder, server: FaultServer) -
     first = folder.start("--total-timeout", "30")
     while not server.requests:
         time.sleep(0.01)
+    _, (being_written,) = Store(folder.root / "crawl.sqlite", PictureRules(1_000_000, 0, 90)).write(
+        jpeg(1), [(1, str(folder.out / "a.jpg"))]
+    )
     second = folder.start()
     output, _ = second.communicate(timeout=20)
+    assert Path(being_written.temporary or "").exists(), "the second has removed a file of the first"
     first.kill()
     first.communicate()
     assert second.returncode == 2
