@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crawl.errors import StorageError
+from crawl.errors import StorageError, UserError
 from crawl.store import FileError, Written
 from crawl.verify import BrokenPictureError, PictureRules
 from crawl.worker import ANSWER, REQUEST, SLOT, main
@@ -43,7 +43,12 @@ class Verifiers:
     """The processes, each with its queue of requests. Made outside the event loop, and opened in it."""
 
     def __init__(self, journal: Path, rules: PictureRules, processes: int, slots: int) -> None:
-        """Start them. `slots`: bodies that wait in shared memory at most; more, and long ones, are sent."""
+        """Start them.
+
+        `slots`: bodies that wait in shared memory at most; more, and long ones, are sent.
+
+        Raises UserError.
+        """
         descriptor, self._shared = -1, None
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("crawl")
@@ -51,9 +56,18 @@ class Verifiers:
             self._shared = mmap.mmap(descriptor, slots * SLOT)
         self._free = list(range(slots))  # the one given back last is taken first: it is in the cache
         arguments = (str(journal), (rules.max_pixels, rules.max_side, rules.quality), descriptor)
-        self._processes = [_Process(arguments, self._free) for _ in range(processes)]
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._processes: list[_Process] = []
+        try:
+            for _ in range(processes):
+                self._processes.append(_Process(arguments, self._free))
+        except OSError as error:
+            self.end()
+            raise UserError(
+                f"No process can be started to verify pictures: {error.strerror}. Try --decode-processes 1."
+            ) from error
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     async def open(self) -> None:
         """Connect to the event loop that the rest is called in."""
