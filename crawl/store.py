@@ -102,6 +102,14 @@ class Store:
             return picture, Written(file_id, None, path, len(data), digest)
         return picture, self.write(picture.data, [(file_id, path)])[1][0]
 
+    def copy(self, path: str, targets: Iterable[tuple[int, str]]) -> tuple[Picture, list[Written]]:
+        """Write a file that is already there beside each target too. Raises as `write` does."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise _storage_or_file_error(path, error) from error
+        return self.write(data, targets)
+
     def publish(self, files: Iterable[Written]) -> set[int]:
         """Make a batch durable under its final names. Returns the ids of files that could not get theirs.
 

@@ -61,7 +61,7 @@ class Worker:
         return _flat(picture, [written])
 
     def _copy(self, _: bytes, path: str, targets: list[tuple[int, str]]) -> tuple[Any, ...]:
-        return _flat(*self._store.write(Path(path).read_bytes(), targets))
+        return _flat(*self._store.copy(path, targets))
 
 
 def _flat(picture: Picture, files: list[Written]) -> tuple[Any, ...]:

@@ -94,6 +94,8 @@ def test_errors_come_back_as_what_they_are(tmp_path: Path) -> None:
             await verifiers.write(jpeg(1), [(1, str(tmp_path / "no-such-folder" / "a"))])
         with pytest.raises(FileError):
             await verifiers.adopt(1, str(tmp_path), None)
+        with pytest.raises(FileError):
+            await verifiers.copy(str(tmp_path / "gone"), [(1, str(tmp_path / "a"))])
 
     use(tmp_path, work)
 
