@@ -15,6 +15,7 @@ import asyncio
 import io
 import json
 import os
+import platform
 import random
 import shutil
 import statistics
@@ -25,6 +26,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,10 +199,10 @@ def run_case(case: Case, rounds: int, tmpfs: Path) -> dict[str, object]:
                     seconds[name].append(measure(name, port, case.in_flight, tmpfs))
         finally:
             server.kill()
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(seconds[name], seconds["crawl"], strict=True))
-        for name in ("limit", "threads")
+    by_round = {
+        name: [a / b for a, b in zip(seconds[name], seconds["crawl"], strict=True)] for name in ("limit", "threads")
     }
+    ratios = {name: statistics.median(values) for name, values in by_round.items()}
     return {
         "latency_ms": case.latency_ms,
         "in_flight": case.in_flight,
@@ -207,9 +210,28 @@ def run_case(case: Case, rounds: int, tmpfs: Path) -> dict[str, object]:
             name: round(PICTURES / statistics.median(times)) for name, times in seconds.items()
         },
         "crawl_over": {name: round(ratio, 3) for name, ratio in ratios.items()},
+        "crawl_over_from_to": {
+            name: [round(min(values), 3), round(max(values), 3)] for name, values in by_round.items()
+        },
         "targets": case.targets,
         "reached": all(ratios[name] >= target for name, target in case.targets.items()),
         "seconds": {name: [round(value, 3) for value in times] for name, times in seconds.items()},
+    }
+
+
+def describe_machine() -> dict[str, object]:
+    """What a number of this benchmark depends on."""
+    processor = platform.processor()
+    with suppress(OSError):  # Linux
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("aiohttp", "requests", "simplejpeg", "pillow")},
     }
 
 
@@ -228,7 +250,7 @@ def main() -> None:
         name, port, in_flight, folder = options.contender
         print(CONTENDERS[name](int(port), int(in_flight), Path(folder)))
     else:
-        result: dict[str, object] = {"cores": os.cpu_count(), "load_before": os.getloadavg(), "cases": []}
+        result: dict[str, object] = describe_machine() | {"load_before": os.getloadavg()}
         cases: list[dict[str, object]] = []
         for case in CASES:
             cases.append(run_case(case, options.rounds, options.tmpfs))

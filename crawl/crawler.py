@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from crawl.counts import Counts
 from crawl.fetch import Kind
@@ -12,7 +12,8 @@ from crawl.plan import Job, Page
 from crawl.retries import GaveUpError, Obtained, Retries
 from crawl.store import FileError, Store, Written
 from crawl.threads import ThreadPool
-from crawl.verify import BrokenPictureError, Picture
+from crawl.verifiers import Checked, Verifiers
+from crawl.verify import BrokenPictureError
 
 BATCH_SECONDS = 0.25  # how long a picture waits for others before the disk is asked to make them durable
 BATCH_LENGTH = 128
@@ -20,7 +21,7 @@ BATCH_LENGTH = 128
 STATES = {Kind.TRANSIENT: State.TRANSIENT, Kind.PERMANENT: State.PERMANENT, Kind.REFUSED: State.REFUSED}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, like all that is made once a picture: that would double the cost
 class _Finished:
     """A job's end: the files to publish, and then what to enter."""
 
@@ -33,15 +34,14 @@ class Crawler:
     """Works through pages of jobs. `run` may be called once."""
 
     def __init__(
-        self, journal: Journal, store: Store, retries: Retries, counts: Counts,
-        window: int, decode_threads: int, verify: bool,
+        self, journal: Journal, store: Store, verifiers: Verifiers, retries: Retries, counts: Counts,
+        window: int, verify: bool,
     ) -> None:  # fmt: skip
         """`window`: jobs under way at once, those that wait for a host or for the disk included. `verify`: a
         file on disk must have the SHA-256 that the journal knows."""
         self._journal, self._store, self._retries, self._counts = journal, store, retries, counts
-        self._verify = verify
+        self._verifiers, self._verify = verifiers, verify
         self._room = asyncio.Semaphore(window)
-        self._decoding = ThreadPool(decode_threads, "decode")
         self._storing = ThreadPool(1, "store")
         self._planning = ThreadPool(1, "plan")
         self._jobs: set[asyncio.Task[None]] = set()
@@ -66,7 +66,7 @@ class Crawler:
         self._ended = True
         self._wake.set()
         await flushing
-        for threads in (self._planning, self._decoding, self._storing):
+        for threads in (self._planning, self._storing):
             threads.close()
         if self._failure is not None:
             raise self._failure
@@ -130,13 +130,15 @@ class Crawler:
 
         Returns the verdict and whether the picture was fetched.
         """
-        picture = await self._look_at_disk(job, files)
-        obtained: Obtained[Picture] | None = None
+        picture = await self._look_at_disk(job, files) if job.unverified or job.present else None
+        obtained: Obtained[Checked] | None = None
         if picture is None:
             obtained = await self._fetch(job, files)
             picture = obtained.value
         elif job.missing:  # the same picture under another name
-            picture = await self._write(job, picture.data, files)
+            stored = picture.files[0]
+            copied = await self._verifiers.copy(stored.temporary or stored.final, _targets(job))
+            files += copied.files
         verdict = Verdict(
             job.row.id, State.DONE, reason=None if obtained else "found on disk",
             tries=obtained.tries if obtained else 0, status=obtained.status if obtained else None,
@@ -144,7 +146,7 @@ class Crawler:
         )  # fmt: skip
         return verdict, obtained is not None
 
-    async def _look_at_disk(self, job: Job, files: list[Written]) -> Picture | None:
+    async def _look_at_disk(self, job: Job, files: list[Written]) -> Checked | None:
         """Verify the job's files that are there; broken ones join the missing. Returns a good picture."""
         picture = None
         for file in job.unverified:
@@ -153,28 +155,29 @@ class Crawler:
             picture = await self._adopt(job, job.present[0], files)
         return picture
 
-    async def _adopt(self, job: Job, file: FileRow, files: list[Written]) -> Picture | None:
-        expected = file.sha256 if self._verify else None
+    async def _adopt(self, job: Job, file: FileRow, files: list[Written]) -> Checked | None:
         try:
-            picture, written = await self._decoding.call(self._store.adopt, file.id, file.path, expected)
+            picture = await self._verifiers.adopt(file.id, file.path, file.sha256 if self._verify else None)
         except BrokenPictureError:
             job.missing.append(file)
             return None
-        files.append(written)
+        files += picture.files
         return picture
 
-    async def _fetch(self, job: Job, files: list[Written]) -> Obtained[Picture]:
+    async def _fetch(self, job: Job, files: list[Written]) -> Obtained[Checked]:
         """Fetch the job's picture. Only while it is on the network can `stop` cancel it."""
         task = asyncio.current_task()
         assert task is not None
 
-        async def accept(body: bytes) -> Picture:
+        async def accept(body: bytes) -> Checked:
             self._on_network.discard(task)
             try:
-                return await self._write(job, body, files)
+                picture = await self._verifiers.write(body, _targets(job))
             except BrokenPictureError:
                 self._back_to_network(task)
                 raise
+            files.extend(picture.files)
+            return picture
 
         self._back_to_network(task)
         try:
@@ -186,12 +189,6 @@ class Crawler:
         if self._stopped:
             raise asyncio.CancelledError
         self._on_network.add(task)
-
-    async def _write(self, job: Job, data: bytes, files: list[Written]) -> Picture:
-        targets = [(file.id, file.path) for file in job.missing]
-        picture, written = await self._decoding.call(self._store.write, data, targets)
-        files += written
-        return picture
 
     # --- batches ---
 
@@ -205,7 +202,8 @@ class Crawler:
                 self._wake.clear()
             batch, self._finished = self._finished, []
             try:
-                for finished in await self._storing.call(self._flush, batch):
+                await self._storing.call(self._flush, batch)
+                for finished in batch:
                     self._count(finished)
             except Exception as error:
                 self._fail(error)
@@ -214,21 +212,15 @@ class Crawler:
             if self._ended:
                 self._wake.set()
 
-    def _flush(self, batch: list[_Finished]) -> list[_Finished]:
+    def _flush(self, batch: list[_Finished]) -> None:
         failed = self._store.publish(file for finished in batch for file in finished.files)
-        final: list[_Finished] = []
         for finished in batch:
+            verdict = finished.verdict
             good = [file for file in finished.files if file.file_id not in failed]
-            verdict = replace(
-                finished.verdict, files=tuple((file.file_id, file.size, file.sha256) for file in good)
-            )
+            verdict.files = [(file.file_id, file.size, file.sha256) for file in good]
             if len(good) < len(finished.files):
-                verdict = replace(
-                    verdict, state=State.PERMANENT, reason="the file cannot be written under its name"
-                )
-            final.append(_Finished(verdict, good, finished.fetched))
-        self._journal.enter(finished.verdict for finished in final)
-        return final
+                verdict.state, verdict.reason = State.PERMANENT, "the file cannot be written under its name"
+        self._journal.enter(finished.verdict for finished in batch)
 
     def _count(self, finished: _Finished) -> None:
         if finished.verdict.state is not State.DONE:
@@ -238,3 +230,7 @@ class Crawler:
             self._counts.bytes += finished.verdict.size or 0
         else:
             self._counts.adopted += 1
+
+
+def _targets(job: Job) -> list[tuple[int, str]]:
+    return [(file.id, file.path) for file in job.missing]

@@ -41,7 +41,7 @@ class FetchError(Exception):
         self.retry_after, self.unreachable = retry_after, unreachable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Body:
     """A whole body, decompressed, and the status that it came with."""
 

@@ -4,10 +4,11 @@ The journal never outruns the disk: a file is renamed first and entered afterwar
 crawl finds a file without an entry, which it decodes and enters without fetching it again.
 """
 
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,7 +61,7 @@ class FileRow:
     """A file that is wanted, and its size in bytes and SHA-256 if it was ever stored."""
 
     id: int
-    path: Path
+    path: str
     size: int | None
     sha256: bytes | None
 
@@ -75,7 +76,7 @@ class UrlRow:
     files: list[FileRow]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     """What became of a URL in this run; `files` holds (file id, size, SHA-256) of what stands on disk now."""
 
@@ -88,7 +89,7 @@ class Verdict:
     width: int | None = None
     height: int | None = None
     sha256: bytes | None = None
-    files: tuple[tuple[int, int, bytes], ...] = ()
+    files: Sequence[tuple[int, int, bytes]] = ()
 
 
 class Journal:
@@ -218,7 +219,7 @@ class Journal:
             ).fetchall()
         rows = {id_: UrlRow(id_, url, State(state), []) for id_, url, state in urls}
         for url_id, id_, path, size, sha256 in files:
-            rows[url_id].files.append(FileRow(id_, self._folder / path, size, sha256))
+            rows[url_id].files.append(FileRow(id_, os.path.join(self._folder, path), size, sha256))  # noqa: PTH118
         return list(rows.values())
 
     def enter(self, verdicts: Iterable[Verdict]) -> None:

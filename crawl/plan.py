@@ -1,11 +1,11 @@
 """From the sources to what is to be done: sources into the journal first, then page by page out of it."""
 
 import itertools
+import os
 import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from crawl.journal import FileRow, Journal, State, UrlRow
 from crawl.safety import refuse_name
@@ -13,6 +13,7 @@ from crawl.sources import Problem, Source, Wanted, read_source
 
 BATCH = 1000  # entries of a source that are held at once
 PAGE = 500  # URLs of the journal that are held at once
+FIRST_PAGE = 100  # fewer, so that the first requests leave at once
 
 
 @dataclass(slots=True)
@@ -81,9 +82,9 @@ def pages(journal: Journal, retry_failed: bool, verify: bool) -> Iterator[Page]:
 
     `verify` takes no file for present before it has been read again.
     """
-    after = 0
-    while rows := journal.page(after, PAGE):
-        after = rows[-1].id
+    after, length = 0, FIRST_PAGE
+    while rows := journal.page(after, length):
+        after, length = rows[-1].id, PAGE
         page = Page()
         for row in rows:
             if row.files:
@@ -109,8 +110,8 @@ def _sort_in(page: Page, row: UrlRow, retry_failed: bool, verify: bool) -> None:
         page.jobs.append(job)
 
 
-def _size_on_disk(path: Path) -> int | None:
+def _size_on_disk(path: str) -> int | None:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -28,7 +28,7 @@ class RetryRules:
     retry_after_cap: float  # seconds that a Retry-After is honoured at most
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Obtained(Generic[Accepted]):
     """What `accept` made of the body, and how it was come by."""
 

@@ -70,7 +70,7 @@ class AllowedHosts:
 def parse_url(text: str) -> URL:
     """A URL with its escapes as they were written, since some servers tell `%2C` from a comma; what is not
     plain ASCII gets the escapes that it needs. Raises ValueError."""
-    return URL(text, encoded=all("!" <= character <= "~" for character in text))
+    return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
 
 
 def check_url(text: str, allowed: AllowedHosts) -> URL:

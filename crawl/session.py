@@ -1,6 +1,7 @@
 """One run of the crawler from its settings to its exit status."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from crawl.safety import AllowedHosts
 from crawl.settings import Settings
 from crawl.sources import Source
 from crawl.store import Store
+from crawl.verifiers import Verifiers
 from crawl.verify import PictureRules
 
 DONE, WRONG_INPUT, TRANSIENT_LEFT, INTERRUPTED = 0, 2, 3, 130
@@ -47,13 +49,24 @@ def crawl(settings: Settings, console: Console, make_transport: MakeTransport = 
     sources = _present_sources(settings, console)
     rules = PictureRules(settings.max_pixels, settings.max_side, settings.jpeg_quality)
     store = Store(settings.journal_path(), rules)
+    folders = {source.out for source in sources} | {settings.journal_path().absolute().parent}
     if not settings.dry_run:
-        for folder in {source.out for source in sources} | {settings.journal_path().absolute().parent}:
+        for folder in folders:
             store.prepare_folder(folder)
     journal = Journal(settings.journal_path(), settings.dry_run)
+    verifiers = None
+    gc.freeze()  # what is imported need not be searched again and again, nor the verifiers' copies of it be touched
     try:
-        return asyncio.run(_Session(settings, console, sources, journal, store).run(make_transport))
+        if not settings.dry_run:
+            for folder in folders:  # only now is it certain that no other crawl writes there
+                store.remove_leftovers(folder)
+            processes = settings.decode_processes or min(8, os.cpu_count() or 1)
+            verifiers = Verifiers(settings.journal_path(), rules, processes, slots=settings.in_flight)
+        return asyncio.run(_Session(settings, console, sources, journal, store).run(make_transport, verifiers))
     finally:
+        gc.unfreeze()
+        if verifiers is not None:
+            verifiers.end()
         journal.close()
 
 
@@ -80,7 +93,7 @@ class _Session:
         self._crawler: Crawler | None = None
         self._signal: int | None = None
 
-    async def run(self, make_transport: MakeTransport) -> int:
+    async def run(self, make_transport: MakeTransport, verifiers: Verifiers | None) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(ValueError, NotImplementedError):  # not in the main thread, or on Windows
@@ -88,14 +101,19 @@ class _Session:
         started = time.monotonic()
         disk_error = None
         try:
+            if verifiers is not None:
+                await verifiers.open()
             whole = await asyncio.to_thread(self._scan)
             self._counts.wanted = self._journal.count_wanted()
-            if self._settings.dry_run:
+            if verifiers is None:
                 return self._say_plan(whole)
             if self._signal is None:
-                await self._fetch(make_transport)
+                await self._fetch(make_transport, verifiers)
         except StorageError as error:
             disk_error, whole = error, True
+        finally:
+            if verifiers is not None:
+                await verifiers.close()
         return self._close(disk_error, whole, time.monotonic() - started)
 
     def _interrupt(self, number: int) -> None:
@@ -119,7 +137,7 @@ class _Session:
                 raise UserError(f"{source.file} cannot be read: {error.strerror}.") from error
         return whole
 
-    async def _fetch(self, make_transport: MakeTransport) -> None:
+    async def _fetch(self, make_transport: MakeTransport, verifiers: Verifiers) -> None:
         settings = self._settings
         transport = make_transport(settings)
         retries = Retries(
@@ -128,10 +146,9 @@ class _Session:
             HostRules(settings.per_host or settings.in_flight, settings.rate, settings.host_patience),
             RetryRules(settings.tries, settings.backoff, settings.retry_after_cap),
         )
-        threads = settings.decode_threads or min(8, os.cpu_count() or 1)
         window = max(256, 8 * settings.in_flight)
         self._crawler = Crawler(
-            self._journal, self._store, retries, self._counts, window, threads, settings.verify
+            self._journal, self._store, verifiers, retries, self._counts, window, settings.verify
         )
         display = asyncio.create_task(show(self._counts, self._console))
         try:

@@ -60,7 +60,7 @@ class Settings:
 
     max_side: int = _option(0, "pixels that a picture's longer side is shrunk to; 0 keeps every size")
     jpeg_quality: int = _option(90, "quality (1..95) of pictures that have to be encoded anew")
-    decode_threads: int = _option(0, "threads that verify pictures; 0 for one a processor core, 8 at most")
+    decode_processes: int = _option(0, "processes that verify pictures; 0 for one a processor core, 8 at most")
 
     journal: str = _option("", "the journal; by default crawl.sqlite beside the first image folder")
     retry_failed: bool = _option(False, "ask for pictures that failed for good again, too")
@@ -80,7 +80,7 @@ class Settings:
                      "silence_timeout", "total_timeout"):  # fmt: skip
             self._at_least(name, above=0)
         for name in ("per_host", "rate", "backoff", "retry_after_cap", "host_patience", "max_side",
-                     "decode_threads"):  # fmt: skip
+                     "decode_processes"):  # fmt: skip
             self._at_least(name, above=-1)
         if not 1 <= self.jpeg_quality <= 95:
             raise UserError(f"--jpeg-quality is {self.jpeg_quality}: give a number from 1 to 95.")

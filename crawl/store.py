@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crawl.errors import StorageError, UserError
-from crawl.verify import BrokenPictureError, Picture, PictureRules, to_verified_jpeg
+from crawl.verify import BrokenPictureError, Bytes, Picture, PictureRules, to_verified_jpeg
 
 # Errors that every further file would meet too.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE}
@@ -21,13 +21,13 @@ class FileError(Exception):
     """This one file cannot be written, for example because a folder stands under its name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Written:
     """A verified file: still under its `temporary` name, or None if it already stands under the final one."""
 
     file_id: int
     temporary: str | None
-    final: Path
+    final: str
     size: int
     sha256: bytes
 
@@ -38,18 +38,22 @@ class Store:
     def __init__(self, journal: Path, rules: PictureRules) -> None:
         """The temporary names carry the journal's: crawls with different journals can share a folder."""
         self._prefix = f".crawl-{zlib.crc32(journal.name.encode()):08x}-"
+        self._process = os.getpid()  # a killed crawl's last file must not bear the name of the next crawl's first
         self._rules = rules
         self._numbers = itertools.count()
 
     def prepare_folder(self, folder: Path) -> None:
-        """Make the folder, see that it can be written, remove what a killed crawl left half-written.
-
-        Raises UserError.
-        """
+        """Make the folder, and see that it can be written. Raises UserError."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder, prefix=self._prefix):
                 pass
+        except OSError as error:
+            raise UserError(f"The folder {folder} cannot be written: {error.strerror}.") from error
+
+    def remove_leftovers(self, folder: Path) -> None:
+        """Remove what a killed crawl with the same journal left half-written. Raises UserError."""
+        try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.startswith(self._prefix):
@@ -57,7 +61,7 @@ class Store:
         except OSError as error:
             raise UserError(f"The folder {folder} cannot be written: {error.strerror}.") from error
 
-    def write(self, data: bytes, targets: Iterable[tuple[int, Path]]) -> tuple[Picture, list[Written]]:
+    def write(self, data: Bytes, targets: Iterable[tuple[int, str]]) -> tuple[Picture, list[Written]]:
         """Verify a body and write it beside each of the (file id, path) targets.
 
         Raises BrokenPictureError, FileError, StorageError.
@@ -67,7 +71,8 @@ class Store:
         written: list[Written] = []
         try:
             for file_id, final in targets:
-                temporary = f"{final.parent}/{self._prefix}{next(self._numbers)}"
+                name = f"{self._prefix}{self._process}-{next(self._numbers)}"
+                temporary = os.path.join(os.path.dirname(final), name)  # noqa: PTH118, PTH120
                 written.append(Written(file_id, temporary, final, len(picture.data), digest))
                 _write_new(temporary, picture.data)
         except OSError as error:
@@ -75,27 +80,35 @@ class Store:
             raise _storage_or_file_error(final, error) from error
         return picture, written
 
-    def adopt(self, file_id: int, path: Path, expected: bytes | None) -> tuple[Picture, Written]:
+    def adopt(self, file_id: int, path: str, expected: bytes | None) -> tuple[Picture, Written]:
         """Verify a file that is already there, and rewrite it if it is no JPEG yet.
 
         `expected`: the SHA-256 that its bytes must have, if one is known. A broken file is removed.
         Raises BrokenPictureError, FileError, StorageError.
         """
         try:
-            data = path.read_bytes()
+            data = Path(path).read_bytes()
             digest = hashlib.sha256(data).digest()
             try:
                 if expected is not None and digest != expected:
                     raise BrokenPictureError("the file is not the one that was stored")
                 picture = to_verified_jpeg(data, self._rules)
             except BrokenPictureError:
-                path.unlink()
+                Path(path).unlink()
                 raise
         except OSError as error:
             raise _storage_or_file_error(path, error) from error
         if picture.data is data:
             return picture, Written(file_id, None, path, len(data), digest)
         return picture, self.write(picture.data, [(file_id, path)])[1][0]
+
+    def copy(self, path: str, targets: Iterable[tuple[int, str]]) -> tuple[Picture, list[Written]]:
+        """Write a file that is already there beside each target too. Raises as `write` does."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise _storage_or_file_error(path, error) from error
+        return self.write(data, targets)
 
     def publish(self, files: Iterable[Written]) -> set[int]:
         """Make a batch durable under its final names. Returns the ids of files that could not get theirs.
@@ -114,7 +127,7 @@ class Store:
                     if error.errno in DISK_ERRORS:
                         raise
                     failed.add(file.file_id)
-            for folder in {str(file.final.parent) for file in waiting}:
+            for folder in {os.path.dirname(file.final) for file in waiting}:  # noqa: PTH120
                 _sync(folder)
         except OSError as error:
             self.discard(waiting)
@@ -130,7 +143,7 @@ class Store:
                 Path(file.temporary).unlink(missing_ok=True)
 
 
-def _write_new(path: str, data: bytes) -> None:
+def _write_new(path: str, data: Bytes) -> None:
     # Without `open`'s buffers and questions to the file system: it is once a picture.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
@@ -148,7 +161,7 @@ def _sync(path: str | None) -> None:
         os.close(descriptor)
 
 
-def _storage_or_file_error(path: Path, error: OSError) -> StorageError | FileError:
+def _storage_or_file_error(path: str, error: OSError) -> StorageError | FileError:
     if error.errno in DISK_ERRORS:
-        return StorageError(f"{path.parent} cannot be written: {error.strerror}.")
+        return StorageError(f"{Path(path).parent} cannot be written: {error.strerror}.")
     return FileError(f"the file cannot be written: {error.strerror}")

@@ -16,8 +16,7 @@ _Done = tuple[asyncio.Future[Any], Any, BaseException | None]
 class ThreadPool:
     """Runs functions in threads and hands their results to the event loop, many at a time.
 
-    A picture is verified in about a millisecond: two locks and a wake-up of the loop for each of them
-    (`run_in_executor`) cost a tenth of that.
+    It does without the two locks and the wake-up of the loop for each call that `run_in_executor` takes.
     """
 
     def __init__(self, threads: int, name: str) -> None:

@@ -10,6 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # TIFF, ICO, EPS and the rest are seldom pictures of products, and their decoders are the least hardened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 
+Bytes = bytes | memoryview
+
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is checked before any pixel is decoded
 
 
@@ -21,7 +23,7 @@ class BrokenPictureError(ValueError):
 class Picture:
     """A JPEG file's bytes, all of whose bit stream has been decoded once; sides in pixels."""
 
-    data: bytes
+    data: Bytes
     width: int
     height: int
 
@@ -35,7 +37,7 @@ class PictureRules:
     quality: int  # of the JPEGs that are encoded here, 1..95
 
 
-def to_verified_jpeg(data: bytes, rules: PictureRules) -> Picture:
+def to_verified_jpeg(data: Bytes, rules: PictureRules) -> Picture:
     """Decode `data` whole. A grey or RGB JPEG keeps its bytes; all else becomes an RGB JPEG.
 
     Raises BrokenPictureError for what is no picture, is cut or damaged, or is over `max_pixels`.
@@ -45,10 +47,10 @@ def to_verified_jpeg(data: bytes, rules: PictureRules) -> Picture:
         small_enough = not rules.max_side or max(width, height) <= rules.max_side
         if three_or_one_channels and small_enough:
             return Picture(data, width, height)
-    return _convert(data, rules)
+    return _convert(bytes(data), rules)
 
 
-def _check_jpeg(data: bytes, max_pixels: int) -> tuple[int, int, bool]:
+def _check_jpeg(data: Bytes, max_pixels: int) -> tuple[int, int, bool]:
     """Width, height and whether the file is grey or RGB.
 
     The bit stream is decoded at an eighth of the size: every code word is read, few pixels are computed.

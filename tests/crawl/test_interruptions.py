@@ -4,16 +4,22 @@ import os
 import random
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from crawl.store import Store
+from crawl.verify import PictureRules
 from tests.crawl import fault_server as reply
 from tests.crawl.conftest import CrawlFolder
 from tests.crawl.fault_server import FaultServer
 from tests.crawl.pictures import decodes, encode, image, jpeg
+
+NOBODY = 65534  # the user and the group without any rights
 
 
 @pytest.fixture
@@ -178,12 +184,33 @@ def test_a_read_only_folder_is_said_in_one_sentence(
     assert server.requests == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(folder: CrawlFolder, server: FaultServer) -> None:
-    folder.want({"a": server.script("/a", reply.answer(body=jpeg(1)))})
-    folder.out.mkdir()
-    folder.out.chmod(0o500)
-    assert folder.crawl() == 2
+AS_NOBODY = f"""
+import os, sys
+from crawl.cli import main, parse
+parse(sys.argv[1:])  # loads what is loaded late: nobody may be unable to read the modules
+if os.geteuid() == 0:  # root may write everywhere
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_folder_without_permission(server: FaultServer) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder lets nobody but its user in
+        folder = CrawlFolder(Path(name), server)
+        folder.want({"a": server.script("/a", reply.answer(body=jpeg(1)))})
+        folder.out.mkdir()
+        if os.geteuid() == 0:
+            for path in (folder.root, folder.out):
+                os.chown(path, NOBODY, NOBODY)
+        folder.out.chmod(0o500)
+        command = [sys.executable, "-c", AS_NOBODY, *folder.arguments()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 2, done.stderr
+        assert f"The folder {folder.out} cannot be written: Permission denied" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert server.requests == []
 
 
 def test_two_crawls_with_one_journal(folder: CrawlFolder, server: FaultServer) -> None:
@@ -191,8 +218,12 @@ def test_two_crawls_with_one_journal(folder: CrawlFolder, server: FaultServer) -
     first = folder.start("--total-timeout", "30")
     while not server.requests:
         time.sleep(0.01)
+    _, (being_written,) = Store(folder.root / "crawl.sqlite", PictureRules(1_000_000, 0, 90)).write(
+        jpeg(1), [(1, str(folder.out / "a.jpg"))]
+    )
     second = folder.start()
     output, _ = second.communicate(timeout=20)
+    assert Path(being_written.temporary or "").exists(), "the second has removed a file of the first"
     first.kill()
     first.communicate()
     assert second.returncode == 2
