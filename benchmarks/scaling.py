@@ -1,6 +1,7 @@
 """Training speed of one and of two CPU processes with one thread each, on gloo:  python benchmarks/scaling.py
 
-Needs two idle cores. Prints samples a second, the median over optimizer steps, and the ratio.
+Needs two idle cores. An untrained model of the demo's size trains one epoch in turns as one process and as two; printed
+are samples a second, the median over the lines of the run's log, and the median ratio of the rounds.
 """
 
 import argparse
@@ -12,20 +13,25 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lavic.demo.toy_llava import TOY, tiny_checkpoint  # noqa: E402
 from lavic.runs import find_run  # noqa: E402
-from tests.conftest import tiny_checkpoint, write_described  # noqa: E402
+from tests.conftest import write_described  # noqa: E402
 from tests.training.command_line import fit  # noqa: E402
 
-WARM_UP = 3  # steps that are not counted
+LOG_EVERY = 5  # steps; at each the processes wait for process 0 to write
 
 
-def samples_per_second(folder: Path, processes: int, batch_size: int, samples: int) -> float:
+def samples_per_second(folder: Path, processes: int, batch_size: int, samples: int, turn: int) -> float:
     """Of one epoch, over all processes."""
     described = write_described(folder / "data", samples, 2)
-    output = folder / f"out_{processes}"
-    options = (f"--data.init_args.batch_size={batch_size}", "--trainer.limit_val_batches=0")
-    fit(folder / "tiny", described, output, *options, processes=processes)
-    events = find_run(output / "logs").of("train")[WARM_UP:]
+    output = folder / f"out_{processes}_{turn}"
+    options = (
+        f"--data.init_args.batch_size={batch_size}",
+        "--trainer.limit_val_batches=0",
+        f"--trainer.log_every_n_steps={LOG_EVERY}",
+    )
+    fit(folder / "model", described, output, *options, processes=processes)
+    events = find_run(output / "logs").of("train")[1:]  # the first has the warm-up
     return statistics.median(e["samples_per_second"] for e in events)
 
 
@@ -33,14 +39,19 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=8, help="samples of a process's step (default: 8)")
-    parser.add_argument("--samples", type=int, default=160, help="training samples (default: 160)")
+    parser.add_argument("--samples", type=int, default=320, help="training samples (default: 320)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of one and of two processes (default: 3)")
     options = parser.parse_args()
     print("load:", Path("/proc/loadavg").read_text().strip())
+    ratios = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        tiny_checkpoint(folder / "tiny")
-        speeds = [samples_per_second(folder, n, options.batch_size, options.samples) for n in (1, 2)]
-    print(f"1 process: {speeds[0]:.2f} samples/s; 2 processes: {speeds[1]:.2f}; ratio {speeds[1] / speeds[0]:.2f}")
+        tiny_checkpoint(folder / "model", size=TOY)
+        for turn in range(options.rounds):
+            one, two = (samples_per_second(folder, n, options.batch_size, options.samples, turn) for n in (1, 2))
+            ratios.append(two / one)
+            print(f"1 process: {one:.2f} samples/s; 2 processes: {two:.2f}; ratio {ratios[-1]:.2f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":

@@ -164,10 +164,10 @@ def _texts(shown: Sequence[Shown]) -> list[str]:
     return [*texts, *(3 * prompts), "\n" + "\n".join(20 * [ID_START, *ID_PIECES, ID_END])]
 
 
-def tiny_checkpoint(folder: Path, seed: int = 0) -> None:
+def tiny_checkpoint(folder: Path, seed: int = 0, size: ToySize = TINY) -> None:
     """Writes the smallest LLaVA-v1.6 of all, untrained, in about a second: what the tests run on."""
     tokenizer = train_tokenizer(TINY_TEXTS, max_tokens=256)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = new_model(tokenizer, TINY)
-    save_checkpoint(folder, model, new_processor(tokenizer, TINY))
+        model = new_model(tokenizer, size)
+    save_checkpoint(folder, model, new_processor(tokenizer, size))

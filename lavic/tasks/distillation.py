@@ -49,7 +49,6 @@ class Distillation(pl.LightningModule):
     """
 
     blank: Tensor  # (1, 3, side, side) uint8
-    step_loss: Tensor
 
     def __init__(
         self,
@@ -101,7 +100,6 @@ class Distillation(pl.LightningModule):
         )
         self.normalise = Normalise(self.processor.image_processor)
         self.register_buffer("blank", blank_views(self.processor.image_processor), persistent=False)
-        self.register_buffer("step_loss", torch.zeros(()), persistent=False)
 
     @property
     def llava(self) -> LlavaNextForConditionalGeneration:
@@ -130,17 +128,14 @@ class Distillation(pl.LightningModule):
     # -- training ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch."""
+        """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch.
+
+        The run's log adds the shares up to `train_loss`.
+        """
         share = self.token_loss(batch, self.visual_tokens(batch["views"])) / batch["step_targets"]
-        self.step_loss += share.detach()
-        self.log("train_loss", self.step_loss.clone(), prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
         # Lightning divides by the accumulation, and DDP averages over the processes; the share is of a sum
         scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
         return scaled
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The step is whole: the next one's loss starts from zero."""
-        self.step_loss.zero_()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the trainable parameters."""

@@ -48,7 +48,6 @@ class Recommendation(pl.LightningModule):
     """
 
     adapter_name = RECOMMENDATION  # of PEFT's adapters, the one to save
-    step_loss: Tensor
 
     def __init__(
         self,
@@ -92,7 +91,6 @@ class Recommendation(pl.LightningModule):
         fuse_lora(self.model)
         enable_checkpointing(llava, self.checkpointing)
         log.info("%s parameters are trained, stage 2's adapter alone", f"{count_trainable(self):,}")
-        self.register_buffer("step_loss", torch.zeros(()), persistent=False)
         self.train()
 
     def train(self, mode: bool = True) -> "Recommendation":
@@ -123,7 +121,10 @@ class Recommendation(pl.LightningModule):
     # -- training ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch."""
+        """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch.
+
+        The run's log adds the shares up to `train_loss`.
+        """
         loss = target_loss(
             self.llava,
             batch["input_ids"],
@@ -133,15 +134,9 @@ class Recommendation(pl.LightningModule):
             self.placeholder_ids,
         )
         share = loss / batch["step_targets"]
-        self.step_loss += share.detach()
-        self.log("train_loss", self.step_loss.clone(), prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
         # Lightning divides by the accumulation, and DDP averages over the processes; the share is of a sum
         scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
         return scaled
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The step is whole: the next one's loss starts from zero."""
-        self.step_loss.zero_()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the recommendation adapter."""

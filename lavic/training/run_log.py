@@ -224,10 +224,10 @@ class RunLog(Callback):
         stepped = trainer.global_step > self._step
         self._step = trainer.global_step
         if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_steps(trainer)
+            self._log_steps(trainer, pl_module)
         self._batch_end = time.perf_counter()
 
-    def _log_steps(self, trainer: pl.Trainer) -> None:
+    def _log_steps(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = time.perf_counter() - self._interval_start - self._apart
         loss = trainer.strategy.reduce(self._loss, reduce_op="mean")
         metrics = trainer.callback_metrics
@@ -244,6 +244,7 @@ class RunLog(Callback):
             "memory_gib": _memory_gib(trainer),
         }
         self._start_interval(trainer)
+        pl_module.log("train_loss", event["train_loss"], prog_bar=True, batch_size=1)  # TensorBoard, progress bar
         self.write("train", **event)
         norm = "" if event["grad_norm"] is None else f", grad_norm {event['grad_norm']:.3f}"
         steps_log.info(
