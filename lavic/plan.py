@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from transformers import LlavaNextConfig
 
+from lavic.catalogue import DescribedPicture, read_described_pictures
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters import TrainableParts
@@ -118,12 +119,7 @@ def _count_samples(data: dict[str, Any]) -> int | None:
     path = Path(data.get("train_data") or "")
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".jsonl":
-        count = sum(1 for line in text.splitlines() if line.strip())
-    else:
-        items = json.loads(text).values()
-        count = sum(len(item.get("image_descriptions_llava_cleaned") or {}) for item in items)
+    count = sum(isinstance(entry, DescribedPicture) for entry in read_described_pictures(path))
     return min(count, data.get("max_samples") or count)
 
 

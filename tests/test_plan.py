@@ -82,8 +82,11 @@ def test_the_changes_it_names_make_it_fit(
 
 def test_hours_are_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metadata = tmp_path / "train.json"
-    described = {"image_descriptions_llava_cleaned": {"A_0.jpg": "text", "A_1.jpg": "text"}}
-    metadata.write_text(json.dumps({"A": described, "B": described, "C": {}}))
+    described = {
+        item: {"title": item, "image_descriptions_llava_cleaned": {f"{item}_0.jpg": "text", f"{item}_1.jpg": "text"}}
+        for item in ("A", "B")
+    }
+    metadata.write_text(json.dumps({**described, "C": {}, "D": {**described["A"], "title": ""}}))
     above = tmp_path / "above.yaml"
     above.write_text(f"{{data: {{init_args: {{train_data: {metadata}}}}}, trainer: {{max_epochs: 3}}}}")
     args = ["--config", str(CONFIGS / "distill.yaml"), "--config", str(above), "--gpu", "H100"]

@@ -38,7 +38,7 @@ pytestmark = [
 
 def conversations(domain: str) -> list[dict[str, Any]]:
     """Every `EVERY`-th one, and some that name an item whose ID does not start with B."""
-    lines = [json.loads(line) for line in (REAL / domain / "valid.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (REAL / domain / "valid.jsonl").open(encoding="utf-8")]
     chosen = []
     for number, line in enumerate(lines):
         named = line["gt_items"] + (line["candidates_st"] + line["candidates_gpt_large"] if number < 100 else [])
@@ -105,7 +105,7 @@ def test_all_domains_to_the_end_and_the_numbers_of_an_independent_script(
     output = Path(next(o for o in options if o.startswith("--trainer.default_root_dir")).partition("=")[2])
     metrics = json.loads((output / "metrics.json").read_text())
     results = output / f"test_results_{candidates}.jsonl"
-    rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in results.open(encoding="utf-8")]  # texts hold other line ends than \n
     raw = [line for domain in DOMAINS for line in conversations(domain)]
     assert [{key: row[key] for key in line} for row, line in zip(rows, raw, strict=True)] == raw
     compared = 0
