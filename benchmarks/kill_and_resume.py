@@ -1,6 +1,6 @@
 """Kills a training run again and again with SIGKILL and resumes it; the end must equal that of an unharmed run.
 
-    python benchmarks/kill_and_resume.py --kills 20
+    python -m benchmarks.kill_and_resume --kills 20
 
 Every other kill waits for a file that is being written (a checkpoint or an adapter) and strikes there; the others
 strike at a random moment. Meanwhile a reader polls the adapter's directory and the checkpoint and must never see half
@@ -24,11 +24,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.conftest import Described, tiny_checkpoint, write_described  # noqa: E402
-from tests.training.command_line import ADAPTER, FORK, Started, options_of, start  # noqa: E402
+from tests.conftest import Described, tiny_checkpoint, write_described
+from tests.training.command_line import ADAPTER, FORK, Started, options_of, start
 
 WRITING = (f".{ADAPTER}.partial", "last.ckpt.partial")
 Start = Callable[[Path], Started]

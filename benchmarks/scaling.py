@@ -1,4 +1,4 @@
-"""Training speed of one and of two CPU processes with one thread each, on gloo:  python benchmarks/scaling.py
+"""Training speed of one and of two CPU processes with one thread each, on gloo:  python -m benchmarks.scaling
 
 Needs two idle cores. An untrained model of the demo's size trains one epoch in turns as one process and as two; printed
 are samples a second, the median over the lines of the run's log, and the median ratio of the rounds.
@@ -6,17 +6,13 @@ are samples a second, the median over the lines of the run's log, and the median
 
 import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from lavic.demo.toy_llava import TOY, tiny_checkpoint  # noqa: E402
-from lavic.runs import find_run  # noqa: E402
-from tests.conftest import write_described  # noqa: E402
-from tests.training.command_line import fit  # noqa: E402
+from lavic.demo.toy_llava import TOY, tiny_checkpoint
+from lavic.runs import find_run
+from tests.conftest import write_described
+from tests.training.command_line import fit
 
 LOG_EVERY = 5  # steps; at each the processes wait for process 0 to write
 

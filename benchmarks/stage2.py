@@ -1,6 +1,6 @@
 """Stage 2's two savings beside the plain way, on LLaVA-v1.6-mistral-7B's proportions at 1/16 of its widths.
 
-    python benchmarks/stage2.py
+    python -m benchmarks.stage2
 
 1. Training: CLS tokens out of the item store, beside opening, cutting and encoding ten pictures in every step.
 2. Scoring ten candidates on one prompt's keys and values, beside ten separate forward passes.
