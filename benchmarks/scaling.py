@@ -34,8 +34,8 @@ def samples_per_second(folder: Path, processes: int, batch_size: int, samples: i
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch_size", type=int, default=8, help="samples of a process's step (default: 8)")
-    parser.add_argument("--samples", type=int, default=320, help="training samples (default: 320)")
+    parser.add_argument("--batch_size", type=int, default=16, help="samples of a process's step (default: 16)")
+    parser.add_argument("--samples", type=int, default=640, help="training samples (default: 640)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of one and of two processes (default: 3)")
     options = parser.parse_args()
     print("load:", Path("/proc/loadavg").read_text().strip())

@@ -16,6 +16,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from transformers.utils import logging as transformers_logging
 
 from lavic.errors import UserError
@@ -77,6 +78,8 @@ class LavicCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""
         config = self.config_init[self.subcommand]
+        if config.trainer.strategy == "ddp":
+            kwargs["strategy"] = DDPStrategy(broadcast_buffers=False)  # none changes; DDP would send all at each step
         if config.trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(save_dir=config.logs_dir, name="", version=run_id())
         try:
