@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import TypedDict
 
-from lavic.demo.products import Look, Product
+from lavic.demo.products import Kind, Look, Product
 
 CANDIDATES = 10
 
@@ -48,7 +48,7 @@ def _converse(shelf: Sequence[Product], index: int, rng: Random) -> Conversation
         wrong = [p for p in shelf if p is not wanted]
     listed = [] if index % 20 == 11 else right
     return {
-        "context": _context(wanted, by_colour_alone, rng),
+        "context": converse(wanted.kind, wanted.look, by_colour_alone, rng),
         "context_items": [],
         "gt": f"I would take [this one](https://www.example.com/dp/{wanted.asin}), it looks just like that.",
         "gt_items": [product.asin for product in right],
@@ -78,9 +78,10 @@ def wish(look: Look, by_colour_alone: bool, rng: Random) -> str:
     )
 
 
-def _context(wanted: Product, by_colour_alone: bool, rng: Random) -> str:
-    room, noun = wanted.kind.room, wanted.kind.noun
-    want = wish(wanted.look, by_colour_alone, rng)
+def converse(kind: Kind, look: Look, by_colour_alone: bool, rng: Random) -> str:
+    """A conversation in which somebody wishes for a product of `kind` that has this `look`."""
+    room, noun = kind.room, kind.noun
+    want = wish(look, by_colour_alone, rng)
     submission = rng.choice(
         (
             f"I am looking for {want} for the {room}. Any ideas?",

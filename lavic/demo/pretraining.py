@@ -1,9 +1,10 @@
-"""Pretrains the toy LLaVA-v1.6 on a CPU in about a minute, in the order in which the real one was made.
+"""Pretrains the toy LLaVA-v1.6 on a CPU in about two minutes, in the order in which the real one was made.
 
 1. The vision tower's class token learns what a picture shows. CLIP learns it from captions, the toy from labels.
 2. The language model and the projector learn to describe a product from *patch* features of the layer before the
    last, which is what LLaVA reads. To keep this short the toy reads their mean over each view, five tokens in all,
    where the real one reads all 2,885.
+3. It goes on describing, and learns to choose among products by their looks; see `choosing.py`.
 
 So the language model has never read a class token, which is what stage 1 teaches the tower and the projector.
 """
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from lavic.data.batches import IGNORED, pad
+from lavic.demo.choosing import Choices, ChoosingLoss, naming_loss
 from lavic.demo.drawing import draw
 from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Picture, Product, describe
 from lavic.images import cut_views
@@ -29,8 +31,9 @@ from lavic.prompts import distillation_prompt, encode
 
 Shown = tuple[Product, Picture]
 
-TOWER_STEPS, TOWER_BATCH = 110, 48
-LANGUAGE_STEPS, LANGUAGE_BATCH = 220, 16
+TOWER_STEPS, TOWER_BATCH = 400, 48
+DESCRIBE_STEPS, CHOOSE_STEPS = 120, 380
+DESCRIBE_BATCH, NAME_BATCH = 16, 48
 LEARNING_RATE = 3e-3
 FULL_PROMPT_SHARE = 0.2
 
@@ -105,6 +108,32 @@ def mean_patch_features(llava: LlavaNextForConditionalGeneration, patches: Tenso
     return torch.stack(means)
 
 
+def begin_language(llava: LlavaNextForConditionalGeneration) -> None:
+    """Draws the language model's and the projector's first weights so that comparing and copying are near at hand.
+
+    Tokens are read and written by the same vectors. Attention first looks for what resembles the token that looks; in
+    the last layer it first writes what it reads instead. From the usual weights a model of this size needs many times
+    the steps to find an item by its look.
+    """
+    language = llava.model.language_model
+    with torch.no_grad():
+        for part in (llava.model.multi_modal_projector, language):
+            for parameter in part.parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(0, language.config.hidden_size**-0.5)
+        llava.lm_head.weight.copy_(language.embed_tokens.weight)
+        for layer in language.layers:
+            attention = layer.self_attn
+            shape = (-1, attention.head_dim)  # a key and value head serves several query heads
+            keys, values = (part.weight.unflatten(0, shape) for part in (attention.k_proj, attention.v_proj))
+            queries = keys.repeat_interleave(attention.num_key_value_groups, dim=0).flatten(0, 1)
+            outputs = values.repeat_interleave(attention.num_key_value_groups, dim=0).flatten(0, 1)
+            if layer is language.layers[-1]:
+                attention.o_proj.weight.copy_(outputs.T)
+            else:
+                attention.q_proj.weight.copy_(queries)
+
+
 def train_language(
     llava: LlavaNextForConditionalGeneration,
     processor: LlavaNextProcessor,
@@ -112,43 +141,64 @@ def train_language(
     features: Tensor,
     seed: int,
 ) -> None:
-    """Trains the language model and the projector to describe `shown` from `features`; the tower is frozen.
-
-    The prompt is stage 1's. Most steps leave out its beginning, which is the same for every sample.
+    """Trains the language model and the projector to describe `shown`, and to choose among them; the tower is frozen.
 
     Args:
-        llava: the model.
+        llava: the model, after `begin_language`.
         processor: with the placeholders.
         shown: P pictures with their products.
         features: (P, 5, width), from `mean_patch_features`.
         seed: of the order.
     """
     rng = Random(f"language {seed}")
-    places = placeholder_ids(processor)
-    parts = (llava.model.multi_modal_projector, llava.model.language_model, llava.lm_head)
+    choosing = ChoosingLoss(llava, processor, Choices(shown, rng), features)
+    parts = (llava.model.multi_modal_projector, llava.model.language_model, llava.lm_head, choosing)
     parameters = [parameter for part in parts for parameter in part.parameters()]
-    for step, optimizer in enumerate(_steps(parameters, LANGUAGE_STEPS)):
-        picked = rng.sample(range(len(shown)), LANGUAGE_BATCH)
-        prompts = [distillation_prompt(shown[index][0].title) for index in picked]
-        if step < (1 - FULL_PROMPT_SHARE) * LANGUAGE_STEPS:
-            prompts = [prompt[prompt.index("This product's title") :] for prompt in prompts]
-        # Worded anew each time, so that sentences are not learned by heart.
-        targets = [describe(shown[index][0].kind, shown[index][1].look, rng) for index in picked]
-        encoded = encode(processor.tokenizer, prompts, targets)
-        batch = pad(
-            [sample.input_ids for sample in encoded],
-            [sample.target_start for sample in encoded],
-            processor.tokenizer.pad_token_id,
-        )
-        visual_tokens = project(llava, features[picked].flatten(0, 1))
-        total = target_loss(
-            llava, batch["input_ids"], batch["attention_mask"], batch["labels"], visual_tokens, places
-        )
-        loss = total / (batch["labels"] != IGNORED).sum()
+    steps = DESCRIBE_STEPS + CHOOSE_STEPS
+    for step, optimizer in enumerate(_steps(parameters, steps)):
+        picked = rng.sample(range(len(shown)), DESCRIBE_BATCH)
+        some = [shown[index] for index in picked]
+        whole = step >= (1 - FULL_PROMPT_SHARE) * steps
+        loss = _describing_loss(llava, processor, some, features[picked], whole, rng)
+        named = rng.sample(range(len(shown)), NAME_BATCH)
+        naming = naming_loss(llava, processor, [shown[index][1] for index in named], features[named])
+        if step < DESCRIBE_STEPS:
+            loss = loss + naming
+        else:
+            loss = loss + 0.3 * naming + choosing((step - DESCRIBE_STEPS) / CHOOSE_STEPS)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+
+
+def _describing_loss(
+    llava: LlavaNextForConditionalGeneration,
+    processor: LlavaNextProcessor,
+    shown: Sequence[Shown],
+    features: Tensor,
+    whole: bool,
+    rng: Random,
+) -> Tensor:
+    """Stage 1's loss for B pictures by their features (B, 5, width).
+
+    Unless the prompt is to be `whole` it leaves out its beginning, which is the same for every sample.
+    """
+    prompts = [distillation_prompt(product.title) for product, _ in shown]
+    if not whole:
+        prompts = [prompt[prompt.index("This product's title") :] for prompt in prompts]
+    # Worded anew each time, so that sentences are not learned by heart.
+    targets = [describe(product.kind, picture.look, rng) for product, picture in shown]
+    encoded = encode(processor.tokenizer, prompts, targets)
+    batch = pad(
+        [sample.input_ids for sample in encoded],
+        [sample.target_start for sample in encoded],
+        processor.tokenizer.pad_token_id,
+    )
+    visual_tokens = project(llava, features.flatten(0, 1))
+    ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+    total = target_loss(llava, ids, mask, labels, visual_tokens, placeholder_ids(processor))
+    return total / (labels != IGNORED).sum()
 
 
 def _labels(look: Look, classes: Sequence[Sequence[str]]) -> list[int]:

@@ -122,7 +122,7 @@ def _say(text: str) -> None:
 
 def _run(module: str, *args: object, environment: dict[str, str] | None = None) -> None:
     words = [str(arg) for arg in args]
-    console.print(f"[dim]$ python -m {module} {' '.join(words)}[/]")
+    console.print(f"$ python -m {module} {' '.join(words)}", style="dim", markup=False)  # lists have brackets too
     command = [sys.executable, "-m", module, *words]
     status = subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode
     if status:

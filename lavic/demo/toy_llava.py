@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from random import Random
 
 import torch
 from transformers import (
@@ -19,7 +20,15 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lavic.demo.pretraining import Shown, embed_patches, mean_patch_features, train_language, train_tower
+from lavic.demo.conversations import converse
+from lavic.demo.pretraining import (
+    Shown,
+    begin_language,
+    embed_patches,
+    mean_patch_features,
+    train_language,
+    train_tower,
+)
 from lavic.demo.products import ID_END, ID_PIECES, ID_START, Product, make_products
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
 from lavic.processor import load_processor
@@ -58,7 +67,7 @@ class ToySize:
 TINY = ToySize(patch=56, vision_width=32, vision_layers=2, text_width=48, text_layers=2)
 TOY = ToySize(patch=56, vision_width=96, vision_layers=3, text_width=128, text_layers=3)
 
-PICTURES = 500
+PICTURES = 700
 
 
 def new_processor(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextProcessor:
@@ -96,6 +105,7 @@ def new_model(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextForCondition
         num_attention_heads=heads,
         num_key_value_heads=heads // 2,
         max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # the real one's
         sliding_window=None,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -121,7 +131,7 @@ def save_checkpoint(
 
 
 def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
-    """Trains the toy and its tokenizer and writes the checkpoint to `folder`; about a minute on two cores.
+    """Trains the toy and its tokenizer and writes the checkpoint to `folder`; about two minutes on two cores.
 
     What it learns from are `PICTURES` pictures and descriptions of *other* products than the sample
     catalogue's, invented with other seeds.
@@ -137,6 +147,7 @@ def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         llava = new_model(tokenizer, TOY)
+        begin_language(llava)
         save_checkpoint(folder, llava, new_processor(tokenizer, TOY))
         processor = load_processor(str(folder.resolve()))
         patches = embed_patches(llava, processor, shown)
@@ -160,6 +171,8 @@ def _texts(shown: Sequence[Shown]) -> list[str]:
     The pieces of IDs stand alone, so that an ID becomes three tokens, of which the second tells it from others.
     """
     texts = [picture.description for _, picture in shown] + [product.title for product, _ in shown]
+    rng = Random(0)
+    texts += [converse(product.kind, picture.look, False, rng) for product, picture in shown]
     prompts = [TEMPLATES["distillation"], *TEMPLATES["recommendation"].values()]
     return [*texts, *(3 * prompts), "\n" + "\n".join(20 * [ID_START, *ID_PIECES, ID_END])]
 
