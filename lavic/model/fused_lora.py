@@ -109,7 +109,7 @@ class FusedLoraLinear(LoraLinear):  # type: ignore[misc]
         keep = dropout.keep(rows) if drops else None
         scale = self.scaling[name] / (1 - dropout.p if drops else 1)
         out: Tensor = _LinearWithLora.apply(rows, weight, bias, a, b, keep, scale)
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], out.shape[-1])  # -1 would mean nothing where there is no row
 
 
 def fuse_lora(model: nn.Module, enabled: bool = True) -> None:

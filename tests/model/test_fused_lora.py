@@ -68,7 +68,7 @@ def uses(model: nn.Module, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> bool:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("shape", [(7,), (3, 5)])
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (0,)])
 def test_outputs_and_gradients_equal_pefts(shape: tuple[int, ...], dropout: float, bias: bool) -> None:
     plain, fused = pair(dropout=dropout, bias=bias)
     expected, found = run(plain, inputs(*shape)), run(fused, inputs(*shape))
