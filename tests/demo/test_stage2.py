@@ -2,11 +2,13 @@
 
 import io
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from lavic.demo import run
 from lavic.demo.stage2 import recommend_sample, show_recommendation
 from lavic.errors import UserError
 
@@ -44,3 +46,12 @@ def test_success_needs_intervals_that_do_not_overlap(tmp_path: Path) -> None:
 def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run the demo without --stage first"):
         recommend_sample(tmp_path, 0, run=lambda *arguments: None)
+
+
+def test_a_commands_lists_are_printed_with_their_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`[out_demo/data/...]` vanished as a style, and `[/tmp/...]` was an error as the end of one."""
+    console = Console(file=io.StringIO(), width=120)
+    monkeypatch.setattr(run, "console", console)
+    monkeypatch.setattr(run.subprocess, "run", lambda *args, **options: Namespace(returncode=0))
+    run._run("lavic", "embed", "--data.init_args.metadata", "[/tmp/one.json,two.json]")
+    assert "--data.init_args.metadata [/tmp/one.json,two.json]" in console.file.getvalue()  # type: ignore[attr-defined]
