@@ -104,7 +104,7 @@ def run_id() -> str:
 
 def main(args: list[str]) -> None:
     """Runs one subcommand of Lightning's; `args` starts with its name."""
-    _quieten()
+    quieten()
     _check_yaml(args)
     try:
         _run(args)
@@ -177,7 +177,7 @@ def _writable(folder: Path) -> None:
         raise UserError(f"The output directory {folder} cannot be written ({error.strerror}); give another.") from None
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leaves out the libraries' messages that say nothing about this run."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lavic.cli import Parser
+from lavic.cli import Parser, quieten
 from lavic.data.recommendation import RecommendationData
 from lavic.tasks.recommendation import Recommendation
 
@@ -21,6 +21,7 @@ def read_options(
     Raises:
         UserError: an option or a key is wrong.
     """
+    quieten()
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="The YAML file of stage 2, such as configs/recommend.yaml.")
     parser.add_subclass_arguments(Recommendation, "model", required=True)
