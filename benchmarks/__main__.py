@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks import data, real_size, training
+from benchmarks.machine import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "lightning")
@@ -23,7 +24,7 @@ def machine() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "cores": len(os.sched_getaffinity(0)),
         "torch threads": torch.get_num_threads(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "load average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
@@ -31,13 +32,6 @@ def machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def table(rows: list[dict[str, Any]]) -> str:

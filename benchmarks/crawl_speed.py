@@ -26,10 +26,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.machine import processor_name
 
 PICTURES = 3000
 DIFFERENT = 60  # pictures that the server holds; every URL gets one of them
@@ -221,13 +222,9 @@ def run_case(case: Case, rounds: int, tmpfs: Path) -> dict[str, object]:
 
 def describe_machine() -> dict[str, object]:
     """What a number of this benchmark depends on."""
-    processor = platform.processor()
-    with suppress(OSError):  # Linux
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "processor": processor,
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),

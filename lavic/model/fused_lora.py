@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from lavic.model.autocast import autocast_dtype
+
 LANES = 4  # 16-bit numbers in one of the generator's 64 bits
 
 
@@ -98,9 +100,8 @@ class FusedLoraLinear(LoraLinear):  # type: ignore[misc]
         return str(active[0]) if frozen and known_dropout else None
 
     def _fused(self, x: Tensor, name: str) -> Tensor:
-        dropout, base, kind = self.lora_dropout[name], self.base_layer, x.device.type
-        casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if casts else base.weight.dtype
+        dropout, base = self.lora_dropout[name], self.base_layer
+        dtype = autocast_dtype(x.device) or base.weight.dtype
         rows, weight, a, b = (
             t.to(dtype) for t in (x.flatten(0, -2), base.weight, self.lora_A[name].weight, self.lora_B[name].weight)
         )

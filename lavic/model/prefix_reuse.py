@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlavaNextForConditionalGeneration, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from lavic.model.autocast import autocast_dtype
 from lavic.model.speedups import Speedups
 
 IGNORED = -100
@@ -157,10 +158,7 @@ class FrozenPrefix:
         """One (1, key-value heads, P, head size) pair a layer."""
         language_model = llava.model.language_model
         weight = language_model.embed_tokens.weight
-        kind = weight.device.type
-        casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        autocast = torch.get_autocast_dtype(kind) if casts else None
-        made_for = (id(language_model), weight.device, weight.dtype, autocast)
+        made_for = (id(language_model), weight.device, weight.dtype, autocast_dtype(weight.device))
         if self._made_for != made_for:
             self._kept = _extend(language_model, [], torch.tensor([self.ids], device=weight.device))
             self._made_for = made_for
