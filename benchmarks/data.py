@@ -25,7 +25,7 @@ def private(pid):
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
 start = time.perf_counter()
 from types import SimpleNamespace
-from lavic.data.distillation import DistillationData
+from lavic.tasks.distillation.data import DistillationData
 imports = time.perf_counter() - start
 folder, model, workers, batches = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 data = DistillationData(

@@ -28,15 +28,15 @@ from benchmarks.workload import (
     token_ids,
     toy_config,
 )
+from lavic.commands.plan import default_config
+from lavic.cost.counting import step_flop
+from lavic.cost.gpus import known_gpu
+from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing, enable_checkpointing
-from lavic.model.adapters import TrainableParts
-from lavic.model.cost import step_flop
-from lavic.model.gpus import known_gpu
-from lavic.model.memory import GIB, Precision, step_bytes
+from lavic.model.parts import TrainableParts
 from lavic.model.prefix_reuse import FrozenPrefix, target_loss
 from lavic.model.speedups import Speedups, speed_up
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
-from lavic.plan import default_config
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from lavic.demo.toy_llava import TOY, tiny_checkpoint
-from lavic.runs import find_run
+from lavic.runs.run_files import find_run
 from tests.conftest import write_described
 from tests.training.command_line import fit
 

@@ -27,15 +27,16 @@ from transformers import (
     MistralConfig,
 )
 
-from lavic.data.item_store import ItemStore, build_item_store
-from lavic.images import cut_views, open_picture, restrict_grid
-from lavic.items import Item
-from lavic.model.adapters import Lora, unwrap
-from lavic.model.candidate_scoring import PromptState
-from lavic.model.fused_lora import fuse_lora
-from lavic.model.stacked_adapters import stack_adapters
-from lavic.model.target_loss import target_loss
+from lavic.catalogue.images import open_picture
+from lavic.catalogue.items import Item
+from lavic.model.adapters.fused_lora import fuse_lora
+from lavic.model.adapters.stacking import stack_adapters
+from lavic.model.loss import target_loss
+from lavic.model.parts import Lora, unwrap
+from lavic.model.scoring import PromptState
+from lavic.model.views import cut_views, restrict_grid
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
+from lavic.tasks.recommendation.item_store import ItemStore, build_item_store
 
 CANDIDATES, VIEWS, ANSWER = 10, 5, 11  # ten items, five views each, and an ID of ten tokens with EOS
 PLACEHOLDERS = [32002, 32003, 32004, 32005, 32006]

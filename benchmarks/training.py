@@ -29,8 +29,8 @@ from benchmarks.workload import (
     token_ids,
     write_pictures,
 )
-from lavic.model.adapters import TrainableParts
-from lavic.model.cost import Sample, step_flop
+from lavic.cost.counting import Sample, step_flop
+from lavic.model.parts import TrainableParts
 from lavic.model.prefix_reuse import FrozenPrefix, target_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from lavic.model.visual_tokens import Normalise, cls_tokens, project

@@ -17,11 +17,12 @@ from transformers import (
     MistralConfig,
 )
 
-from lavic.images import cut_views, open_picture, restrict_grid
-from lavic.model.adapters import Lora, TrainableParts, place_adapters, unwrap
-from lavic.model.cost import Sample
+from lavic.catalogue.images import open_picture
+from lavic.cost.counting import Sample
+from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
 from lavic.model.prefix_reuse import IGNORED, split_batch
 from lavic.model.speedups import Speedups
+from lavic.model.views import cut_views, restrict_grid
 
 SAMPLE = Sample()  # 240 text tokens: 84 the same in every prompt, 36 of title, 120 from the first placeholder on
 

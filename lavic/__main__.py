@@ -10,12 +10,12 @@ from lavic.errors import UserError
 LIGHTNING = ("fit", "validate", "test", "predict")
 OWN = {  # command -> module with main(args), and what it does
     "demo": ("lavic.demo.run", "the sample catalogue, a toy model and stage 1 on a CPU, in minutes"),
-    "train": ("lavic.shorthand", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
-    "plan": ("lavic.plan", "parameters, memory, TFLOP and time of a YAML file, before any weight is loaded"),
-    "report": ("lavic.report", "one HTML page of a run: curves, configuration, versions, pictures with texts"),
-    "embed": ("lavic.embed", "stage 2: the CLS tokens of every catalogue picture, once"),
-    "retrieve": ("lavic.retrieve", "stage 2: candidates for your own conversations, by BM25 or embeddings"),
-    "recommend": ("lavic.recommend", "stage 2: a conversation in, ranked products out"),
+    "train": ("lavic.commands.train", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
+    "plan": ("lavic.commands.plan", "parameters, memory, TFLOP and time of a YAML file, before any weight is loaded"),
+    "report": ("lavic.commands.report", "one HTML page of a run: curves, configuration, versions, pictures with texts"),
+    "embed": ("lavic.commands.embed", "stage 2: the CLS tokens of every catalogue picture, once"),
+    "retrieve": ("lavic.commands.retrieve", "stage 2: candidates for your own conversations, by BM25 or embeddings"),
+    "recommend": ("lavic.commands.recommend", "stage 2: a conversation in, ranked products out"),
 }
 
 
@@ -26,7 +26,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", module="lightning|torch|peft|transformers")
     try:
         if command in LIGHTNING:
-            importlib.import_module("lavic.cli").main([command, *args])
+            importlib.import_module("lavic.commands.fit").main([command, *args])
         elif command in OWN:
             return importlib.import_module(OWN[command][0]).main(args) or 0
         elif command in ("-h", "--help"):

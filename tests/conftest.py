@@ -85,7 +85,7 @@ Fit = Callable[..., Path]
 @pytest.fixture
 def fit(tiny: Path, described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     """`fit(*options)` runs `python -m lavic fit` on the tiny model in this process; returns the output directory."""
-    from lavic import cli
+    from lavic.commands import fit as cli
 
     numbers = itertools.count()
 

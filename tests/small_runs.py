@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lavic.runs import process_start
+from lavic.runs.run_files import process_start
 
 
 def write_run(logs: Path, run_id: str, events: list[dict[str, Any]], **about: Any) -> Path:

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from transformers import LlavaNextForConditionalGeneration
 
-from lavic.model.adapter_dir import save_adapter
-from lavic.model.adapters import TrainableParts, place_adapters
-from lavic.processor import load_processor
+from lavic.model.adapters.directory import save_adapter
+from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.processor import load_processor
 
 COLOURS = ("red", "blue", "green", "yellow", "black", "white")
 

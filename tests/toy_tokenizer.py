@@ -12,7 +12,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from lavic.prompts import PLACEHOLDERS, TEMPLATES
+from lavic.model.text import PLACEHOLDERS, TEMPLATES
 
 
 def toy_tokenizer(extra_text: tuple[str, ...] = (), padding_side: str = "right") -> PreTrainedTokenizerFast:

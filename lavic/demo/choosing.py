@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-from lavic.data.batches import IGNORED, pad
+from lavic.batching.padding import IGNORED, pad
 from lavic.demo.conversations import converse, wish
 from lavic.demo.products import COLOURS, ID_END, ID_PIECES, ID_START, PATTERNS, Picture, Product
+from lavic.model.processor import placeholder_ids
+from lavic.model.text import PLACEHOLDERS, encode
 from lavic.model.visual_tokens import fill_placeholders, project
-from lavic.processor import placeholder_ids
-from lavic.prompts import PLACEHOLDERS, encode
-from lavic.recommendation_prompt import Shown, recommendation_prompt
+from lavic.tasks.recommendation.prompt import Shown, recommendation_prompt
 
 VIEWS = len(PLACEHOLDERS)
 CANDIDATE_TOKENS, CONVERSATION_TOKENS, INSTRUCTION_TOKENS = 22, 40, 100  # about; for the size of a batch

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-from lavic.data.batches import IGNORED, pad
+from lavic.batching.padding import IGNORED, pad
 from lavic.demo.choosing import Choices, ChoosingLoss, naming_loss
 from lavic.demo.drawing import draw
 from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Picture, Product, describe
-from lavic.images import cut_views
-from lavic.model.target_loss import target_loss
+from lavic.model.loss import target_loss
+from lavic.model.processor import placeholder_ids
+from lavic.model.text import distillation_prompt, encode
+from lavic.model.views import cut_views
 from lavic.model.visual_tokens import Normalise, project
-from lavic.processor import placeholder_ids
-from lavic.prompts import distillation_prompt, encode
 
 Shown = tuple[Product, Picture]
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lavic.errors import UserError
-from lavic.metrics import Interval
+from lavic.evaluation.ranking import Interval
 
 Run = Callable[..., None]  # a module's name and its arguments
 

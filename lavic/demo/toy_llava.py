@@ -31,8 +31,8 @@ from lavic.demo.pretraining import (
 )
 from lavic.demo.products import ID_END, ID_PIECES, ID_START, Product, make_products
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
-from lavic.processor import load_processor
-from lavic.prompts import TEMPLATES
+from lavic.model.processor import load_processor
+from lavic.model.text import TEMPLATES
 
 VIEW_SIZE = 336
 FREE_ROWS = 8

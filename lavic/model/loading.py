@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, BitsAndBytesConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
-from lavic.processor import looks_like_path
+from lavic.model.processor import looks_like_path
 
 log = logging.getLogger(__name__)
 

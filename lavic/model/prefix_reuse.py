@@ -176,7 +176,7 @@ def target_loss(
     prefix: FrozenPrefix | None = None,
     split: Split | None = None,
 ) -> Tensor:
-    """Sum of the cross-entropies of all supervised tokens, as `lavic.model.target_loss.target_loss` gives it.
+    """Sum of the cross-entropies of all supervised tokens, as `lavic.model.loss.target_loss` gives it.
 
     Args:
         llava: a `LlavaNextForConditionalGeneration`, LoRA modules included, with a frozen language model.

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from transformers import LlavaNextForConditionalGeneration
 
+from lavic.model.adapters.fused_lora import fuse_lora
 from lavic.model.class_token import keep_class_token_only
-from lavic.model.fused_lora import fuse_lora
 
 
 @dataclass(frozen=True)

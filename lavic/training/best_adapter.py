@@ -10,8 +10,8 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
-from lavic.model.adapter_dir import save_adapter
-from lavic.model.adapters import count_trainable
+from lavic.model.adapters.directory import save_adapter
+from lavic.model.parts import count_trainable
 from lavic.model.sharding import trainable_state
 from lavic.training.run_log import record
 

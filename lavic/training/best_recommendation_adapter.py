@@ -5,8 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lavic.model.adapter_dir import save_adapter
-from lavic.model.adapters import count_trainable
+from lavic.model.adapters.directory import save_adapter
+from lavic.model.parts import count_trainable
 from lavic.training.best_adapter import BestAdapter
 
 

@@ -9,10 +9,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from lavic.cost.counting import trainable_parameters
+from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.errors import UserError
-from lavic.model.cost import trainable_parameters
 from lavic.model.loading import load_config
-from lavic.model.memory import GIB, Precision, step_bytes
 
 log = logging.getLogger(__name__)
 

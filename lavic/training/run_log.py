@@ -1,6 +1,6 @@
 """What a run leaves to be read: `run.json`, `metrics.jsonl` and the text log, all written by process 0 alone.
 
-The formats are read by `lavic.runs`, for the monitor and the report.
+The formats are read by `lavic.runs.run_files`, for the monitor and the report.
 """
 
 import json
@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from lavic.runs import process_start
+from lavic.runs.run_files import process_start
 
 log = logging.getLogger(__name__)
 steps_log = logging.getLogger(f"{__name__}.steps")  # apart, since a progress bar shows the same on a terminal

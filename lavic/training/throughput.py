@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from lavic.model.cost import Sample, step_flop
-from lavic.model.gpus import known_gpu
+from lavic.cost.counting import Sample, step_flop
+from lavic.cost.gpus import known_gpu
 
 log = logging.getLogger(__name__)
 

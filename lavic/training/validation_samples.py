@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
 
-from lavic.data.described_pictures import DescribedPictures
+from lavic.tasks.distillation.described_pictures import DescribedPictures
 
 WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others would wait in a collective
 

@@ -17,7 +17,7 @@ from lavic.demo.pretraining import Shown, begin_language
 from lavic.demo.products import ACCENTS, COLOURS, FORMS, ID_END, ID_START, PATTERNS
 from lavic.demo.toy_llava import TOY, _other_pictures, _texts, new_model, new_processor, save_checkpoint
 from lavic.demo.toy_tokenizer import train_tokenizer
-from lavic.processor import load_processor
+from lavic.model.processor import load_processor
 
 Toy = tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import lavic.__main__
-import lavic.cli
-from lavic.runs import find_run
+import lavic.commands.fit
+from lavic.runs.run_files import find_run
 from tests.conftest import Described
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lavic.data.resumable_loader import ResumableLoader
+from lavic.batching.resumable_loader import ResumableLoader
 
 
 class Numbers(Dataset[dict[str, Any]]):

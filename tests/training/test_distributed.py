@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavic.runs import find_run
+from lavic.runs.run_files import find_run
 from tests.conftest import Described, write_described
 from tests.training.command_line import adapter, fit, losses, validation
 

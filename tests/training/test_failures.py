@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavic.runs import find_run
+from lavic.runs.run_files import find_run
 from lavic.training.failures import end_processes, explain
 from tests.conftest import Described, write_described
 from tests.training.command_line import ADAPTER, Started, adapter, fit, kill_workers, options_of, start

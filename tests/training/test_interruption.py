@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavic.runs import find_run
+from lavic.runs.run_files import find_run
 from lavic.training.checkpoint import LAST
 
 ROOT = Path(__file__).parents[2]

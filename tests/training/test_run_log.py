@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lavic.runs import find_run
+from lavic.runs.run_files import find_run
 from lavic.training.checkpoint import LAST, TrainableCheckpoint
 from lavic.training.run_log import RunLog, start_text_log, steps_log
 from tests.training.small_run import SmallTask, trainer

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from lavic.model.adapters import TrainableParts
-from lavic.model.cost import Sample, step_flop
-from lavic.model.gpus import Gpu
+from lavic.commands.plan import default_config
+from lavic.cost.counting import Sample, step_flop
+from lavic.cost.gpus import Gpu
+from lavic.model.parts import TrainableParts
 from lavic.model.prefix_reuse import split_batch
 from lavic.model.speedups import Speedups
-from lavic.plan import default_config
 from lavic.training import throughput
 from lavic.training.throughput import Throughput
 from tests.model.toy import PLACEHOLDERS, PREFIX, ragged_batch

@@ -1,0 +1,1 @@
+"""From samples to micro-batches: padding, step plans, loaders, controls."""

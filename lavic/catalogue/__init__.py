@@ -1,0 +1,1 @@
+"""What lies on disk: items, descriptions, conversations, images. Knows nothing of torch."""

@@ -1,0 +1,97 @@
+"""The catalogue as stage 2 sees it: each item's ID, title and picture.
+
+Unlike stage 1's described pictures (`lavic/catalogue/descriptions.py`), an item counts here even without a description:
+it can still be a candidate.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavic.catalogue.descriptions import item_of_picture
+from lavic.errors import UserError
+
+NO_TITLE = "No Title"  # what the published prompt says of an item without one
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A product. `picture` is the file of its first picture, None when there is none."""
+
+    id: str
+    title: str
+    picture: Path | None
+
+
+def read_items(metadata: Sequence[Path], images: Sequence[Path] = ()) -> dict[str, Item]:
+    """All items of the metadata files (`item2meta` .json or .jsonl), in order; an ID's first title counts.
+
+    `images` are folders of `ID_i.jpg` files; an item's picture is the one with the lowest `i` in the first
+    folder that has one.
+
+    Raises:
+        UserError: a file or folder is missing, or a file is not of those forms (names the line).
+    """
+    pictures = _first_pictures(images)
+    items: dict[str, Item] = {}
+    for path in metadata:
+        for item, title in _titles(path):
+            if item not in items:
+                items[item] = Item(item, title or NO_TITLE, pictures.get(item))
+    if not items:
+        named = ", ".join(map(str, metadata))
+        raise UserError(f"No item was found in {named or 'no file'}; give item2meta .json or .jsonl files.")
+    return items
+
+
+def _titles(path: Path) -> Iterator[tuple[str, str]]:
+    if not path.is_file():
+        raise UserError(f"The metadata file {path} does not exist; give an item2meta .json or .jsonl file.")
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    meta = _parsed(line, path, number)
+                    picture = meta.get("image_name") if isinstance(meta, dict) else None
+                    if isinstance(picture, str) and picture:
+                        yield item_of_picture(picture), _text(meta.get("title"))
+        return
+    catalogue = _parsed(path.read_text(encoding="utf-8"), path, 1)
+    if not isinstance(catalogue, dict):
+        kind = type(catalogue).__name__
+        raise UserError(f"The metadata file {path} holds a {kind}, not an object of items by their IDs.")
+    for item, meta in catalogue.items():
+        yield item, _text(meta.get("title")) if isinstance(meta, dict) else ""
+
+
+def _parsed(text: str, path: Path, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        line = first_line + getattr(error, "lineno", 1) - 1
+        where = f"line {line} of {path}"
+        raise UserError(f"The metadata in {where} is not valid JSON; mend or remove that line.") from None
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _first_pictures(folders: Sequence[Path]) -> dict[str, Path]:
+    first: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"The images folder {folder} does not exist; fill it with `python -m crawl`.")
+        here: dict[str, tuple[int, Path]] = {}
+        for path in folder.iterdir():
+            number = path.stem.rpartition("_")[2]
+            if path.suffix.lower() in _PICTURES:
+                item = item_of_picture(path.name)
+                place = (int(number) if number.isdecimal() else 0, path)
+                here[item] = min(here.get(item, place), place)
+        for item, (_, path) in here.items():
+            first.setdefault(item, path)
+    return first

@@ -1,0 +1,87 @@
+"""`python -m lavic embed`: fills the item store with every catalogue picture's CLS tokens.
+
+It can be stopped and started again at any time. `torchrun --nproc-per-node N -m lavic embed ...` shares the work
+between N devices.
+"""
+
+import logging
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import Tensor
+
+from lavic.catalogue.images import open_picture
+from lavic.catalogue.items import read_items
+from lavic.commands.options import read_options
+from lavic.errors import UserError
+from lavic.model.adapters.directory import load_adapter
+from lavic.model.loading import load_llava
+from lavic.model.parts import unwrap
+from lavic.model.processor import load_processor
+from lavic.model.views import cut_views
+from lavic.model.visual_tokens import Normalise, cls_tokens
+from lavic.tasks.recommendation.item_store import build_item_store, store_folder, store_identity
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """The command line: stage 2's YAML file, and how many pictures go through the model at a time."""
+    task, data, options = read_options(
+        argv, "python -m lavic embed", "Computes every item's CLS tokens once.", _add_options
+    )
+    if options.batch_size < 1:
+        raise UserError(f"batch_size is {options.batch_size}; it must be at least 1.")
+    shard, shards = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+
+    items = list(read_items(data.metadata, data.images_dirs).values())
+    processor = load_processor(data.model_name, data.views)
+    identity = store_identity(data.model_name, task.distilled, data.views)
+    llava = load_llava(task.base, device)
+    if task.distilled is not None:
+        llava = unwrap(load_adapter(llava, task.distilled, trainable=False))
+    normalise = Normalise(processor.image_processor).to(device)
+
+    @torch.inference_mode()
+    def embed(views: Tensor) -> Tensor:
+        return cls_tokens(llava, normalise(views.to(device), llava.dtype))
+
+    started = time.perf_counter()
+    faults = build_item_store(
+        data.item_store,
+        identity,
+        items,
+        partial(_cut, processor.image_processor),
+        embed,
+        width=llava.config.vision_config.hidden_size,
+        batch_size=options.batch_size,
+        workers=data.num_workers,
+        shard=shard,
+        shards=shards,
+    )
+    missing = sum(item.picture is None for item in items)
+    log.info(
+        "%d items in %s after %.1f s: %d without a picture, %d of this process's with a broken one%s",
+        len(items),
+        store_folder(data.item_store, identity),
+        time.perf_counter() - started,
+        missing,
+        len(faults),
+        "".join(f"; {item}: {fault}" for item, fault in list(faults.items())[:3]),
+    )
+    return 0
+
+
+def _add_options(parser: LightningArgumentParser) -> None:
+    parser.add_argument("--batch_size", type=int, default=16, help="Pictures a forward pass (of five views each).")
+
+
+def _cut(image_processor: Any, picture: Path) -> Tensor:
+    return cut_views(image_processor, open_picture(picture))

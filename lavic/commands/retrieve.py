@@ -1,0 +1,125 @@
+"""`python -m lavic retrieve`: candidates for one's own conversations, found in one's own catalogue.
+
+The query is the conversation's text, a document an item's title, and the top k are exact: every item is
+scored. `bm25` needs no model; `embeddings` takes any sentence-transformers model, as LaViC's `candidates_st`
+did. The ground truth is looked at only afterwards, for the recall that is printed.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from lavic.catalogue.items import read_items
+from lavic.commands.fit import Parser
+from lavic.errors import UserError
+from lavic.retrieval.scorers import Bm25, Embeddings, Scorer, top_k, without_markup
+
+BATCH = 64  # conversations scored at a time
+
+
+def retrieve(
+    conversations: Path,
+    metadata: list[Path],
+    output: Path,
+    method: Literal["bm25", "embeddings"] = "bm25",
+    model: str | None = None,
+    name: str | None = None,
+    k: int = 10,
+) -> dict[str, float]:
+    """Writes conversations with `candidates_<name>` added, and returns the recall@k of those candidates.
+
+    Args:
+        conversations: a .jsonl file with a "context" in every line.
+        metadata: item2meta .json or .jsonl files; their items are the catalogue.
+        output: the new .jsonl file.
+        method: bm25 (no model) or embeddings (needs `--model`).
+        model: a sentence-transformers directory or hub name.
+        name: the new field's name after "candidates_"; the method's when not given.
+        k: candidates a conversation.
+    """
+    if not conversations.is_file():
+        raise UserError(f"The conversation file {conversations} does not exist; give the path of a .jsonl file.")
+    if output.exists() and output.samefile(conversations):
+        raise UserError(f"The output {output} is the conversation file itself; give another path.")
+    if method == "embeddings" and not model:
+        raise UserError("The method 'embeddings' needs --model, a sentence-transformers directory or hub name.")
+    items = read_items(metadata)
+    if not 1 <= k <= len(items):
+        raise UserError(f"k is {k}, but must lie between 1 and the catalogue's {len(items)} items.")
+    titles = [item.title for item in items.values()]
+    scorer: Scorer = Embeddings(titles, model) if method == "embeddings" and model else Bm25(titles)
+
+    field, ids = f"candidates_{name or method}", list(items)
+    recall = _Recall()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    beside = output.with_name(f"{output.name}.{os.getpid()}.partial")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            for batch in _batches(_records(conversations), BATCH):
+                queries = [without_markup(record["context"]) for record in batch]
+                for record, scores in zip(batch, scorer.scores(queries), strict=True):
+                    candidates = [ids[i] for i in top_k(scores, k)]
+                    file.write(json.dumps(record | {field: candidates}, ensure_ascii=False) + "\n")
+                    recall.count(candidates, record.get("gt_items") or [])
+        beside.replace(output)
+    finally:
+        beside.unlink(missing_ok=True)
+    print(f"{recall.conversations} conversations x {k} of {len(ids)} items -> {field} in {output}")
+    return recall.values(k)
+
+
+class _Recall:
+    """How often candidates hold the truth: pooled over distinct truths, and at least one a conversation."""
+
+    def __init__(self) -> None:
+        self.conversations = self.judged = self.reached = self.truths = self.found = 0
+
+    def count(self, candidates: Sequence[str], gt_items: Sequence[str]) -> None:
+        self.conversations += 1
+        truths = set(gt_items)
+        found = len(truths.intersection(candidates))
+        self.judged += bool(truths)
+        self.reached += bool(found)
+        self.truths += len(truths)
+        self.found += found
+
+    def values(self, k: int) -> dict[str, float]:
+        if not self.judged:
+            return {}
+        return {f"recall@{k}": self.found / self.truths, f"hit_ratio@{k}": self.reached / self.judged}
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError:
+                raise UserError(f"Line {number} of {path} is not valid JSON; mend or remove it.") from None
+            if not isinstance(record, dict) or not isinstance(record.get("context"), str):
+                raise UserError(f'Line {number} of {path} has no "context" text; mend or remove it.')
+            yield record
+
+
+def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    iterator = iter(records)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def main(argv: list[str]) -> int:
+    """The command line; see `retrieve` for the options."""
+    parser = Parser(prog="python -m lavic retrieve", description="Builds candidates for conversations.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    parser.add_function_arguments(retrieve, fail_untyped=False)
+    values = retrieve(**{k: v for k, v in parser.parse_args(argv).as_dict().items() if k != "config"})
+    for metric, value in values.items():
+        print(f"{metric}: {value:.4f}")
+    if not values:
+        print("No conversation has gt_items, so no recall is known.")
+    return 0

@@ -1,0 +1,282 @@
+"""Parameters and FLOP of a training step, counted matrix product by matrix product from the model's configuration.
+
+A product of (m, k) by (k, n) is 2 m k n FLOP; element-wise work is left out, and attention counts every pair of
+query and key, masked or not, as `torch.utils.flop_counter` does. The rule for frozen weights: forward 2 FLOP a
+parameter and token, backward 2 more for the activations' gradient where one is needed, and 2 for the weights'
+gradient in LoRA's factors alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from transformers import LlavaNextConfig
+
+from lavic.model.activation_checkpointing import ActivationCheckpointing
+from lavic.model.parts import Mode, TrainableParts
+from lavic.model.prefix_reuse import LOSS_CHUNK
+from lavic.model.speedups import Speedups
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one sample asks of the model.
+
+    Args:
+        views: views of the picture.
+        tokens: all text tokens, prompt and target, placeholders included.
+        prefix: tokens at the start that are the same in every prompt.
+        before_placeholder: tokens before the first placeholder, the prefix included.
+        targets: supervised tokens.
+    """
+
+    views: int = 5
+    tokens: int = 240
+    prefix: int = 84
+    before_placeholder: int = 120
+    targets: int = 110
+
+
+@dataclass(frozen=True)
+class Flop:
+    """FLOP of a part: forward (recomputation included), activations' gradients, and weights' gradients."""
+
+    forward: float = 0.0
+    activation_gradients: float = 0.0
+    weight_gradients: float = 0.0
+
+    def __add__(self, other: "Flop") -> "Flop":
+        return Flop(
+            self.forward + other.forward,
+            self.activation_gradients + other.activation_gradients,
+            self.weight_gradients + other.weight_gradients,
+        )
+
+    def __mul__(self, times: float) -> "Flop":
+        return Flop(self.forward * times, self.activation_gradients * times, self.weight_gradients * times)
+
+    @property
+    def backward(self) -> float:
+        """Both kinds of gradient."""
+        return self.activation_gradients + self.weight_gradients
+
+    @property
+    def total(self) -> float:
+        """Forward and backward."""
+        return self.forward + self.backward
+
+
+class StepFlop(NamedTuple):
+    """One sample's FLOP; `vision` includes the projector."""
+
+    vision: Flop
+    language: Flop
+
+    @property
+    def total(self) -> float:
+        """Both parts, forward and backward."""
+        return self.vision.total + self.language.total
+
+
+class Linear(NamedTuple):
+    """A linear layer's shape, and whether it has a bias."""
+
+    inputs: int
+    outputs: int
+    bias: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return self.inputs * self.outputs + self.outputs * self.bias
+
+
+def vision_linears(config: LlavaNextConfig) -> dict[str, Linear]:
+    """One vision layer's."""
+    width, hidden = config.vision_config.hidden_size, config.vision_config.intermediate_size
+    square = Linear(width, width, bias=True)
+    return {
+        **dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), square),
+        "fc1": Linear(width, hidden, bias=True),
+        "fc2": Linear(hidden, width, bias=True),
+    }
+
+
+def projector_linears(config: LlavaNextConfig) -> dict[str, Linear]:
+    """The projector's two."""
+    width = config.text_config.hidden_size
+    bias = config.multimodal_projector_bias
+    return {
+        "linear_1": Linear(config.vision_config.hidden_size, width, bias),
+        "linear_2": Linear(width, width, bias),
+    }
+
+
+def language_linears(config: LlavaNextConfig) -> dict[str, Linear]:
+    """One language-model layer's."""
+    text = config.text_config
+    width, hidden = text.hidden_size, text.intermediate_size
+    head = getattr(text, "head_dim", None) or width // text.num_attention_heads
+    queries, keys = text.num_attention_heads * head, text.num_key_value_heads * head
+    return {
+        "q_proj": Linear(width, queries),
+        "k_proj": Linear(width, keys),
+        "v_proj": Linear(width, keys),
+        "o_proj": Linear(queries, width),
+        "gate_proj": Linear(width, hidden),
+        "up_proj": Linear(width, hidden),
+        "down_proj": Linear(hidden, width),
+    }
+
+
+def vision_tokens(config: LlavaNextConfig) -> int:
+    """Tokens of one view, the class token included (577)."""
+    vision = config.vision_config
+    return int((vision.image_size // vision.patch_size) ** 2 + 1)
+
+
+def parameters(config: LlavaNextConfig) -> dict[str, int]:
+    """Parameters of `vision`, `projector`, `language` (its embeddings included) and `head`."""
+    vision, text = config.vision_config, config.text_config
+    layer = sum(linear.parameters for linear in vision_linears(config).values()) + 4 * vision.hidden_size
+    outside = (3 * vision.patch_size**2 + 1 + vision_tokens(config) + 4) * vision.hidden_size
+    block = sum(linear.parameters for linear in language_linears(config).values()) + 2 * text.hidden_size
+    embeddings = text.vocab_size * text.hidden_size
+    projector = sum(linear.parameters for linear in projector_linears(config).values())
+    return {
+        "vision": vision.num_hidden_layers * layer + outside,
+        "projector": projector + text.hidden_size,  # image_newline stands beside it
+        "language": text.num_hidden_layers * block + text.hidden_size + embeddings,
+        "head": embeddings,
+    }
+
+
+def trainable_parameters(config: LlavaNextConfig, trainable: TrainableParts) -> dict[str, int]:
+    """Trainable parameters of `vision`, `projector` and `language`."""
+    whole = parameters(config)
+    whole["projector"] -= config.text_config.hidden_size
+    layers = {
+        "vision": (vision_linears(config), config.vision_config.num_hidden_layers),
+        "projector": (projector_linears(config), 1),
+        "language": (language_linears(config), config.text_config.num_hidden_layers),
+    }
+    counts = {}
+    for part, (linears, times) in layers.items():
+        mode: Mode = getattr(trainable, part)
+        adapted = [linear for name, linear in linears.items() if rank_of(trainable, part, name)]
+        lora = times * trainable.lora.r * sum(linear.inputs + linear.outputs for linear in adapted)
+        counts[part] = {"lora": lora, "full": whole[part], "frozen": 0}[mode]
+    return counts
+
+
+def rank_of(trainable: TrainableParts, part: str, linear: str) -> int:
+    """The rank of a Linear's adapter; 0 if it has none."""
+    targets = trainable.lora.targets
+    adapted = getattr(trainable, part) == "lora" and (targets is None or linear in targets)
+    return trainable.lora.r if adapted else 0
+
+
+def step_flop(
+    config: LlavaNextConfig,
+    trainable: TrainableParts,
+    sample: Sample | None = None,
+    speedups: Speedups | None = None,
+    checkpointing: ActivationCheckpointing | None = None,
+) -> StepFlop:
+    """FLOP of one sample's forward and backward pass, recomputation under `full` checkpointing included."""
+    sample, speedups = sample or Sample(), speedups or Speedups()
+    checkpointing = checkpointing or ActivationCheckpointing()
+    vision = _vision(config, trainable, sample.views, speedups.class_token_only)
+    language = _language(config, trainable, sample, speedups, checkpointing.language == "full")
+    if checkpointing.vision == "full":
+        layers = _vision(config, trainable, sample.views, speedups.class_token_only, projector=False)
+        vision = replace(vision, forward=vision.forward + layers.forward)
+    return StepFlop(vision, language)
+
+
+def _linear(tokens: int, linear: Linear, mode: Mode, rank: int, input_gradient: bool) -> Flop:
+    """A linear layer and its adapter over `tokens` tokens."""
+    base = 2.0 * tokens * linear.inputs * linear.outputs
+    down, up = 2.0 * tokens * rank * linear.inputs, 2.0 * tokens * rank * linear.outputs
+    return Flop(
+        forward=base + down + up,
+        activation_gradients=input_gradient * (base + down) + up,
+        weight_gradients=(mode == "full") * base + down + up,
+    )
+
+
+def _attention(queries: int, keys: int, width: int) -> Flop:
+    """Scores and their product with the values, for all heads, `width` wide together."""
+    product = 2.0 * queries * keys * width
+    return Flop(forward=2 * product, activation_gradients=4 * product)
+
+
+def _adapted(trainable: TrainableParts, part: str) -> Callable[[dict[str, Linear], str, int, bool], Flop]:
+    def count(linears: dict[str, Linear], name: str, tokens: int, input_gradient: bool) -> Flop:
+        mode, rank = getattr(trainable, part), rank_of(trainable, part, name)
+        return _linear(tokens, linears[name], mode, rank, input_gradient)
+
+    return count
+
+
+def _vision(
+    config: LlavaNextConfig,
+    trainable: TrainableParts,
+    views: int,
+    class_token_only: bool,
+    projector: bool = True,
+) -> Flop:
+    vision, linears, count = config.vision_config, vision_linears(config), _adapted(trainable, "vision")
+    tokens = vision_tokens(config)
+    whole_layers = vision.num_hidden_layers
+    trained, full = trainable.vision != "frozen", trainable.vision == "full"
+    patches = Linear(vision.num_channels * vision.patch_size**2, vision.hidden_size)
+    view = _linear(tokens - 1, patches, trainable.vision, 0, input_gradient=False)
+    for layer in range(whole_layers):
+        last = class_token_only and layer == whole_layers - 1
+        queries = 1 if last else tokens
+        into_layer = layer > 0 or full  # nothing before the first layer needs a gradient
+        view += count(linears, "q_proj", queries, into_layer)
+        view += count(linears, "k_proj", tokens, into_layer) + count(linears, "v_proj", tokens, into_layer)
+        view += _attention(queries, tokens, vision.hidden_size)
+        for name in ("out_proj", "fc1", "fc2"):
+            view += count(linears, name, queries, True)
+    if not trained:
+        view = Flop(forward=view.forward)
+    if projector:
+        linears, count = projector_linears(config), _adapted(trainable, "projector")
+        flop = count(linears, "linear_1", 1, trained) + count(linears, "linear_2", 1, True)
+        view += flop if trained or trainable.projector != "frozen" else Flop(forward=flop.forward)
+    return view * views
+
+
+def _language(
+    config: LlavaNextConfig,
+    trainable: TrainableParts,
+    sample: Sample,
+    speedups: Speedups,
+    checkpointed: bool,
+) -> Flop:
+    kept = sample.prefix if speedups.reuse_prefix else 0
+    start = sample.before_placeholder if speedups.no_prompt_gradient else kept
+    end = sample.tokens - 1 if speedups.target_logits_only else sample.tokens
+    without_gradient = _language_layers(config, trainable, start - kept, start)
+    with_gradient = _language_layers(config, trainable, end - start, end)
+    flop = with_gradient + Flop(forward=without_gradient.forward)
+    if checkpointed:
+        flop += Flop(forward=with_gradient.forward)
+    text = config.text_config
+    predicting = sample.targets if speedups.target_logits_only else end - start
+    head = _linear(predicting, Linear(text.hidden_size, text.vocab_size), "frozen", 0, input_gradient=True)
+    recomputed = head.forward if predicting > LOSS_CHUNK else 0.0
+    return flop + head + Flop(forward=recomputed)
+
+
+def _language_layers(config: LlavaNextConfig, trainable: TrainableParts, tokens: int, keys: int) -> Flop:
+    """All layers over `tokens` tokens that attend to `keys`, with gradients to the embeddings."""
+    linears, count = language_linears(config), _adapted(trainable, "language")
+    layer: Flop = _attention(tokens, keys, linears["q_proj"].outputs)
+    for name in linears:
+        layer += count(linears, name, tokens, True)
+    layers: int = config.text_config.num_hidden_layers
+    return layer * layers

@@ -1,1 +1,0 @@
-"""From files to batches: sample tables, step plans, data sets and Lightning data modules."""

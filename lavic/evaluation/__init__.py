@@ -1,0 +1,1 @@
+"""Numbers of what a model answered, with intervals."""

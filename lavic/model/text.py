@@ -1,0 +1,91 @@
+"""LaViC's published prompts, letter by letter (`prompts.json`), and how they become tokens.
+
+Prompt and target are tokenised as one string, as published; a token belongs to the target when its first
+character does, which the fast tokenizer's offsets tell. The end-of-sequence token is appended and belongs to the
+target, so that generation learns to stop. Text that is too long is shortened where it is long, in the title,
+never at the end of the sequence, where the placeholders and the target stand.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+PLACEHOLDERS: tuple[str, ...] = tuple(f"<ItemImageEmb{i}>" for i in range(1, 6))
+TEMPLATES: dict[str, Any] = json.loads(files("lavic.model").joinpath("prompts.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt and its target as tokens; `input_ids[target_start:]` is the target, with EOS at its end."""
+
+    input_ids: list[int]
+    target_start: int
+
+
+def distillation_prompt(title: str, views: int = 5) -> str:
+    """Stage 1's prompt for an item whose picture has `views` views (as many placeholders are written)."""
+    template: str = TEMPLATES["distillation"]
+    template = template.replace("".join(PLACEHOLDERS), "".join(PLACEHOLDERS[:views]))
+    return template.replace("{title}", title)
+
+
+def constant_start(tokenizer: Any) -> list[int]:
+    """The token ids that every stage-1 prompt starts with: BOS and the template up to the title.
+
+    The last token before the title is left out, since a tokenizer may merge it with the title's first letters.
+    """
+    start = str(TEMPLATES["distillation"]).partition("{title}")[0]
+    return list(tokenizer(start)["input_ids"])[:-1]
+
+
+def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[Encoded]:
+    """Tokenises each prompt and its target as one string, with EOS after the target."""
+    if not prompts:
+        return []
+    encoding = tokenizer([p + t for p, t in zip(prompts, targets, strict=True)], return_offsets_mapping=True)
+    encoded = []
+    for prompt, ids, offsets in zip(prompts, encoding["input_ids"], encoding["offset_mapping"], strict=True):
+        start = next((i for i, (first, last) in enumerate(offsets) if first >= len(prompt) and last > first), len(ids))
+        encoded.append(Encoded([*ids, tokenizer.eos_token_id], start))
+    return encoded
+
+
+def encode_distillation(
+    tokenizer: Any, titles: Sequence[str], descriptions: Sequence[str], views: Sequence[int], max_length: int
+) -> list[Encoded | None]:
+    """Stage 1's samples as tokens, none longer than `max_length` tokens.
+
+    A title is shortened as far as it takes. None stands for a sample that is too long without any title.
+    """
+    titles = [without_special_tokens(tokenizer, title) for title in titles]
+    descriptions = [without_special_tokens(tokenizer, description) for description in descriptions]
+    prompts = [distillation_prompt(title, n) for title, n in zip(titles, views, strict=True)]
+    encoded: list[Encoded | None] = []
+    for i, whole in enumerate(encode(tokenizer, prompts, descriptions)):
+        fits = len(whole.input_ids) <= max_length
+        encoded.append(whole if fits else _shorten_title(tokenizer, titles[i], descriptions[i], views[i], max_length))
+    return encoded
+
+
+def _shorten_title(tokenizer: Any, title: str, description: str, views: int, max_length: int) -> Encoded | None:
+    best: Encoded | None = None
+    shortest, longest = 0, len(title)
+    while shortest <= longest:  # the largest number of letters that fits, by bisection
+        letters = (shortest + longest) // 2
+        tried = encode(tokenizer, [distillation_prompt(title[:letters].rstrip(), views)], [description])[0]
+        if len(tried.input_ids) <= max_length:
+            best, shortest = tried, letters + 1
+        else:
+            longest = letters - 1
+    return best
+
+
+def without_special_tokens(tokenizer: Any, text: str) -> str:
+    """Removes what the tokenizer would read as a special token (`</s>`, `<image>`, a placeholder) from a text."""
+    tokens = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    while any(token in text for token in tokens):  # taking one out may leave another: `<im</s>age>`
+        for token in tokens:
+            text = text.replace(token, "")
+    return text

@@ -1,0 +1,1 @@
+"""Candidates for a conversation: scorers over the catalogue."""

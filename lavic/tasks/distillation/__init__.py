@@ -1,0 +1,6 @@
+"""Stage 1, visual knowledge self-distillation."""
+
+from lavic.tasks.distillation.data import DistillationData
+from lavic.tasks.distillation.task import Distillation
+
+__all__ = ["Distillation", "DistillationData"]

@@ -1,0 +1,103 @@
+"""Stage 1's data sets: a plan's micro-batches and prompts, made whole in the loader's workers."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import LlavaNextProcessor
+
+from lavic.batching.padding import PromptBatch, pad, pad_left
+from lavic.batching.step_plan import MicroBatch
+from lavic.catalogue.images import BrokenPicture, open_picture
+from lavic.errors import UserError
+from lavic.model.views import cut_views
+from lavic.tasks.distillation.samples import SampleTable
+
+
+class DescribedPictures(Dataset[dict[str, Any]]):
+    """Micro-batches of prompt, target and views, by the `MicroBatch` that names their samples.
+
+    Args:
+        table: the usable samples.
+        images_dir: folder of their pictures.
+        processor: cuts the pictures and gives the padding token.
+        partners: for every sample another one, (N,); with it, batches also hold the partners' views.
+    """
+
+    def __init__(
+        self,
+        table: SampleTable,
+        images_dir: Path,
+        processor: LlavaNextProcessor,
+        partners: list[int] | None = None,
+    ) -> None:
+        self.table, self.images_dir, self.partners = table, images_dir, partners
+        self.image_processor = processor.image_processor
+        tokenizer = processor.tokenizer
+        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
+        """`input_ids`, `attention_mask`, `labels` (B, T); `views` (V, 3, side, side) uint8; `step_targets`; `rows`.
+
+        With partners also `partner_views`, of the same shape as `views`.
+        """
+        rows = [self.table.row(i) for i in micro_batch.indices]
+        batch: dict[str, Any] = pad(
+            [row["input_ids"] for row in rows], [row["target_start"] for row in rows], self.pad_id, micro_batch.ghost
+        )
+        views = [self.views(row) for row in rows]
+        batch["views"] = torch.cat(views)
+        batch["step_targets"] = micro_batch.step_targets
+        batch["rows"] = micro_batch.indices
+        if self.partners is not None:
+            others = [self.views(self.table.row(self.partners[i])) for i in micro_batch.indices]
+            # under `anyres` a partner may have fewer or more views: its own are repeated or cut off
+            batch["partner_views"] = torch.cat(
+                [other[torch.arange(len(own)) % len(other)] for own, other in zip(views, others, strict=True)]
+            )
+        return batch
+
+    def prompts(self, indices: list[int]) -> PromptBatch:
+        """The samples' prompts without their targets, for generation."""
+        rows = [self.table.row(i) for i in indices]
+        padded = pad_left([row["input_ids"][: row["target_start"]] for row in rows], self.pad_id)
+        samples = [{name: row[name] for name in ("item", "title", "picture", "description")} for row in rows]
+        views = torch.cat([self.views(row) for row in rows])
+        return PromptBatch(
+            input_ids=padded["input_ids"], attention_mask=padded["attention_mask"], views=views, samples=samples
+        )
+
+    def views(self, row: dict[str, Any]) -> Tensor:
+        """One sample's views, (views, 3, side, side) uint8.
+
+        Raises:
+            UserError: the picture was whole when the table was made and is not any more.
+        """
+        path = self.images_dir / row["picture"]
+        try:
+            return cut_views(self.image_processor, open_picture(path))
+        except BrokenPicture as broken:
+            raise UserError(
+                f"The picture {path} was whole when the run began and is not any more ({broken});"
+                " restore it and start again with --resume."
+            ) from None
+
+
+class Prompts(Dataset[PromptBatch]):
+    """The same samples as prompts to generate from, `batch_size` at a time."""
+
+    def __init__(self, pictures: DescribedPictures, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.pictures = pictures
+        indices = list(range(len(pictures)))[rank::world_size]
+        self.batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> PromptBatch:
+        return self.pictures.prompts(self.batches[index])

@@ -1,0 +1,224 @@
+"""Described pictures, checked whole and tokenised, as a memory-mapped Arrow table.
+
+The first time, every picture is decoded and every text tokenised; what cannot be used is left out and listed.
+Later runs only compare the files' sizes and times and map the finished table into memory, which all loader workers
+share. A table belongs to one state of metadata, pictures, tokenizer and settings: its name is their hash.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.progress import track
+from transformers import LlavaNextProcessor
+
+from lavic.catalogue.descriptions import DescribedPicture, Skipped, read_described_pictures
+from lavic.catalogue.picture_checks import PictureChecks
+from lavic.errors import UserError
+from lavic.model.text import TEMPLATES, encode_distillation
+from lavic.model.views import Views, count_views
+
+log = logging.getLogger(__name__)
+
+FORM = 1  # of the table below; a new number makes older caches void
+CHUNK = 1024  # entries checked and tokenised at a time
+SCHEMA = pa.schema(
+    [
+        ("item", pa.string()),
+        ("title", pa.string()),
+        ("picture", pa.string()),
+        ("description", pa.string()),
+        ("views", pa.int32()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("target_start", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """Where samples come from and what they depend on.
+
+    Attributes:
+        metadata: an item2meta file, `.json` or `.jsonl`.
+        images_dir: folder of its pictures.
+        views: how pictures are cut, `five` or `anyres`.
+        max_length: tokens of a sample at most, prompt and target together.
+        max_samples: a random choice of that many samples, by `seed`; None takes all.
+        seed: of that choice.
+    """
+
+    metadata: Path
+    images_dir: Path
+    views: Views
+    max_length: int
+    max_samples: int | None
+    seed: int
+
+
+class SampleTable:
+    """The usable samples of one source, mapped into memory; a pickled one is only a path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: pa.Table | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_rows": None}
+
+    @property
+    def rows(self) -> pa.Table:
+        """Columns as in `SCHEMA`."""
+        if self._rows is None:
+            with pa.memory_map(str(self.path)) as file:
+                self._rows = pa.ipc.open_file(file).read_all()
+        return self._rows
+
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One sample; `input_ids` is an int32 array that lies in the mapped file."""
+        row = {name: self.rows[name][index].as_py() for name in SCHEMA.names if name != "input_ids"}
+        return {**row, "input_ids": self.rows["input_ids"][index].values.to_numpy()}
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of every sample, prompt and target, (N,)."""
+        return np.asarray(pc.list_value_length(self.rows["input_ids"]), dtype=np.int64)
+
+    def target_lengths(self) -> npt.NDArray[np.int64]:
+        """Supervised tokens of every sample, its EOS included, (N,)."""
+        return self.lengths() - np.asarray(self.rows["target_start"], dtype=np.int64)
+
+    def column(self, name: str) -> list[Any]:
+        """One column as Python values."""
+        return list(self.rows[name].to_pylist())
+
+
+def load_samples(
+    source: SampleSource, processor: LlavaNextProcessor, cache_dir: Path, strict: bool
+) -> tuple[SampleTable, list[Skipped]]:
+    """The table of a source, made now or found in `cache_dir`, and what was left out of it.
+
+    Raises:
+        UserError: nothing usable is in it, or, if `strict`, the first entry that would be left out.
+    """
+    if not source.metadata.is_file():
+        raise UserError(f"The metadata file {source.metadata} does not exist; give the path of an item2meta file.")
+    if not source.images_dir.is_dir():
+        raise UserError(
+            f"The images folder {source.images_dir} does not exist; fill it with `python -m crawl` or give another."
+        )
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {cache_dir} cannot be made ({error.strerror}); give another by data.init_args.cache_dir."
+        ) from None
+    checks = PictureChecks(source.images_dir, cache_dir)
+    path = cache_dir / f"samples-{_fingerprint(source, processor, checks)}.arrow"
+    if not (path.exists() and _skipped_path(path).exists()):
+        _build(source, processor, checks, path)
+    table, skipped = SampleTable(path), _read_skipped(_skipped_path(path))
+    if strict and skipped:
+        first = skipped[0]
+        raise UserError(
+            f"{first.where} in {source.metadata} cannot be used ({first.reason}); mend it, or set strict to false."
+        )
+    if not len(table):
+        reasons = ", ".join(f"{n} x {reason}" for reason, n in Counter(s.reason for s in skipped).most_common(3))
+        raise UserError(
+            f"No usable sample is in {source.metadata} with the pictures of {source.images_dir}"
+            f" ({reasons or 'it is empty'}); check both paths, or fill the folder with `python -m crawl`."
+        )
+    return table, skipped
+
+
+def _build(source: SampleSource, processor: LlavaNextProcessor, checks: PictureChecks, path: Path) -> None:
+    entries = list(read_described_pictures(source.metadata))
+    skipped = [entry for entry in entries if isinstance(entry, Skipped)]
+    described = [entry for entry in entries if isinstance(entry, DescribedPicture)]
+    if source.max_samples is not None:
+        order = np.random.default_rng(source.seed).permutation(len(described))
+        described = [described[i] for i in order]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}.partial")
+    kept = 0
+    with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+        starts = range(0, len(described), CHUNK)
+        for start in track(starts, f"Checking the pictures of {source.metadata.name}", disable=len(starts) < 2):
+            if source.max_samples is not None and kept >= source.max_samples:
+                break
+            rows = list(_usable(described[start : start + CHUNK], source, processor, checks, skipped))
+            rows = rows if source.max_samples is None else rows[: source.max_samples - kept]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+            kept += len(rows)
+    checks.save()
+    listed = _skipped_path(beside)
+    listed.write_text("".join(json.dumps(asdict(s)) + "\n" for s in skipped), encoding="utf-8")
+    listed.replace(_skipped_path(path))
+    beside.replace(path)
+    log.info("%s: %d samples, %d left out", source.metadata, kept, len(skipped))
+
+
+def _usable(
+    described: list[DescribedPicture],
+    source: SampleSource,
+    processor: LlavaNextProcessor,
+    checks: PictureChecks,
+    skipped: list[Skipped],
+) -> Iterator[dict[str, Any]]:
+    """The rows of those whose picture is whole and whose text fits; the others are added to `skipped`."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
+        checked = list(pool.map(checks.check, (d.picture for d in described)))
+    whole = []
+    for entry, found in zip(described, checked, strict=True):
+        if isinstance(found, str):
+            skipped.append(Skipped(entry.picture, found))
+        else:
+            whole.append((entry, count_views(processor.image_processor, *found)))
+    encoded = encode_distillation(
+        processor.tokenizer,
+        [entry.title for entry, _ in whole],
+        [entry.description for entry, _ in whole],
+        [views for _, views in whole],
+        source.max_length,
+    )
+    for (entry, views), tokens in zip(whole, encoded, strict=True):
+        if tokens is None or tokens.target_start >= len(tokens.input_ids) - 1:
+            skipped.append(Skipped(entry.picture, "too long for max_length" if tokens is None else "no description"))
+        else:
+            yield {**asdict(entry), "views": views, **asdict(tokens)}
+
+
+def _fingerprint(source: SampleSource, processor: LlavaNextProcessor, checks: PictureChecks) -> str:
+    stat = source.metadata.stat()
+    parts = [
+        FORM,
+        {**asdict(source), "metadata": str(source.metadata.resolve()), "images_dir": str(source.images_dir.resolve())},
+        [stat.st_size, stat.st_mtime_ns],
+        checks.listing,
+        TEMPLATES["distillation"],
+        processor.tokenizer.backend_tokenizer.to_str(),
+        processor.image_processor.image_grid_pinpoints,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _skipped_path(table: Path) -> Path:
+    return table.with_suffix(table.suffix + ".skipped.jsonl")
+
+
+def _read_skipped(path: Path) -> list[Skipped]:
+    return [Skipped(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,69 @@
+"""Steps are the same however a global batch is split; every sample counts once; ghosts keep processes in step."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lavic.batching.step_plan import MicroBatch, StepPlan
+
+LENGTHS = np.random.default_rng(0).integers(50, 300, 83)
+TARGETS = LENGTHS // 3
+
+
+def plans(batch_size: int, accumulate: int, world_size: int, seed: int | None = 1) -> list[list[MicroBatch]]:
+    """Every process's micro-batches of an epoch."""
+    made = [StepPlan(LENGTHS, TARGETS, batch_size, accumulate, world_size, rank, seed) for rank in range(world_size)]
+    assert all(len(list(plan)) == len(plan) for plan in made)
+    return [list(plan) for plan in made]
+
+
+def steps(batch_size: int, accumulate: int, world_size: int) -> list[tuple[list[int], set[int]]]:
+    """The samples of every optimizer step, gathered from all processes, and the counts its micro-batches carry."""
+    ranks = plans(batch_size, accumulate, world_size)
+    gathered = []
+    for start in range(0, len(ranks[0]), accumulate):
+        micro_batches = [m for rank in ranks for m in rank[start : start + accumulate]]
+        samples = sorted(i for m in micro_batches if not m.ghost for i in m.indices)
+        gathered.append((samples, {m.step_targets for m in micro_batches}))
+    return gathered
+
+
+@pytest.mark.parametrize("split", [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4), (1, 1, 8), (3, 1, 1)])
+def test_steps_do_not_depend_on_the_split(split: tuple[int, int, int]) -> None:
+    reference = steps(np.prod(split), 1, 1)
+    assert steps(*split) == reference
+    for samples, targets in reference:
+        assert targets == {int(TARGETS[samples].sum())}
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("split", [(1, 1, 1), (4, 1, 2), (2, 3, 3), (100, 1, 2)])
+def test_every_sample_counts_once_and_all_processes_take_as_many_batches(
+    split: tuple[int, int, int], seed: int | None
+) -> None:
+    ranks = plans(*split, seed=seed)
+    counted = Counter(i for rank in ranks for m in rank if not m.ghost for i in m.indices)
+    assert counted == Counter(range(len(LENGTHS)))
+    assert len({len(rank) for rank in ranks}) == 1
+    assert max(len(m.indices) for rank in ranks for m in rank) <= split[0]
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    plan, again = (StepPlan(LENGTHS, TARGETS, 4, seed=3) for _ in range(2))
+    first = list(plan)
+    plan.set_epoch(1)
+    assert list(plan) != first
+    again.set_epoch(1)
+    assert list(plan) == list(again)
+    assert list(StepPlan(LENGTHS, TARGETS, 4, seed=4)) != first
+
+
+def test_batches_are_of_similar_length() -> None:
+    def padding(batches: list[MicroBatch]) -> float:
+        padded = sum(len(m.indices) * LENGTHS[list(m.indices)].max() for m in batches)
+        return 1 - LENGTHS.sum() / padded
+
+    shuffled = np.random.default_rng(1).permutation(len(LENGTHS))
+    unsorted = [MicroBatch(tuple(shuffled[i : i + 8]), 0) for i in range(0, len(shuffled), 8)]
+    assert padding(plans(8, 1, 1)[0]) < padding(unsorted) / 3

@@ -1,0 +1,138 @@
+"""`python -m lavic plan`: what it says of the shipped configurations, and what it refuses."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lavic.commands.plan import main
+from lavic.cost.gpus import known_gpu
+from lavic.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def plan(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
+    main([*args, "--json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_it_works_offline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the plan asked for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert plan(capsys, "--config", str(CONFIGS / "distill.yaml"))["parameters"]["total"] == 7_566_747_648
+
+
+@pytest.mark.parametrize(("config", "most"), [("distill.yaml", 17), ("distill_8gb.yaml", 8)])
+def test_the_shipped_configs_fit_where_they_say(
+    config: str, most: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = plan(capsys, "--config", str(CONFIGS / config), "--gpu", "RTX 4090")
+    parts = {part: size for part, size in found["gib"].items() if part != "total"}
+    assert found["gib"]["total"] == pytest.approx(sum(parts.values()))
+    assert found["gib"]["total"] < most
+    assert found["fits"] is True
+    assert found["trainable_parameters"] == 3_645_440
+
+
+def test_speed_is_flop_over_the_assumed_share_of_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(capsys, "--config", str(CONFIGS / "distill.yaml"), "--gpu", "RTX 4090")
+    assert found["tflop_per_sample"] == pytest.approx(7.81, abs=0.01)
+    assert found["samples_per_second"] == pytest.approx(165.2 * found["assumed_mfu"] / found["tflop_per_sample"])
+
+
+def test_without_a_gpu_nothing_is_promised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = plan(capsys, "--config", str(CONFIGS / "distill.yaml"))
+    assert (found["gpu"], found["fits"], found["samples_per_second"]) == (None, None, None)
+    main(["--config", str(CONFIGS / "distill.yaml")])
+    assert "no GPU here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gpu", ["RTX 3080", "RTX 4080", "RTX 4090"])
+def test_the_changes_it_names_make_it_fit(
+    gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    above = tmp_path / "larger.yaml"
+    above.write_text("{model: {init_args: {checkpointing: {vision: none}}}, data: {init_args: {batch_size: 8}}}")
+    base = ["--config", str(CONFIGS / "distill.yaml"), "--config", str(above)]
+    found = plan(capsys, *base, "--gpu", gpu)
+    assert found["fits"] is False
+    assert found["changes"]
+    settings: dict[str, Any] = {"checkpointing": {}, "base": {}}
+    batch = 8
+    for change in found["changes"]:
+        name, value = change.split(",")[0].split(": ")
+        match name.split("."):
+            case ["data", "batch_size"]:
+                batch = int(value)
+            case ["model", group, key]:
+                settings[group][key] = value
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(json.dumps({"model": {"init_args": settings}, "data": {"init_args": {"batch_size": batch}}}))
+    assert plan(capsys, *base, "--config", str(changed), "--gpu", gpu)["fits"] is True
+
+
+def test_hours_are_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metadata = tmp_path / "train.json"
+    described = {
+        item: {"title": item, "image_descriptions_llava_cleaned": {f"{item}_0.jpg": "text", f"{item}_1.jpg": "text"}}
+        for item in ("A", "B")
+    }
+    metadata.write_text(json.dumps({**described, "C": {}, "D": {**described["A"], "title": ""}}))
+    above = tmp_path / "above.yaml"
+    above.write_text(f"{{data: {{init_args: {{train_data: {metadata}}}}}, trainer: {{max_epochs: 3}}}}")
+    args = ["--config", str(CONFIGS / "distill.yaml"), "--config", str(above), "--gpu", "H100"]
+    found = plan(capsys, *args)
+    assert found["samples"] == 12
+    assert found["hours"] == pytest.approx(12 / found["samples_per_second"] / 3600)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("model: {init_args: {trainable: {vision: half}}}", "half"),
+        ("model: {init_args: {speedups: {fast: true}}}", "fast"),
+        ("data: {}", "no model"),
+        ("model: {class_path: lavic.tasks.recommendation.Recommendation}", "knows lavic.tasks.distillation"),
+        ("- 1", "no YAML of a training run"),
+    ],
+)
+def test_a_wrong_file_is_named(text: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=named):
+        main(["--config", str(path)])
+    with pytest.raises(UserError, match="missing"):
+        main(["--config", str(tmp_path / "missing.yaml")])
+
+
+def test_gpus_are_found_by_what_they_call_themselves() -> None:
+    names = {
+        "NVIDIA GeForce RTX 4090": 165.2,
+        "NVIDIA A100-SXM4-40GB": 312.0,
+        "NVIDIA A100 80GB PCIe": 312.0,
+        "NVIDIA H100 80GB HBM3": 989.4,
+        "NVIDIA H100 PCIe": 756.0,
+        "NVIDIA H200": 989.4,
+        "Tesla T4": 65.0,
+        "NVIDIA L40S": 362.1,
+    }
+    for name, tflops in names.items():
+        gpu = known_gpu(name)
+        assert gpu is not None, name
+        assert gpu.tflops == tflops, name
+    for unknown in ("NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4070 Ti", "Radeon VII", "NVIDIA L40"):
+        assert known_gpu(unknown) is None, unknown
+
+
+def test_an_unknown_gpu_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="'RTX 9999' is not known"):
+        main(["--config", str(CONFIGS / "distill.yaml"), "--gpu", "RTX 9999"])
