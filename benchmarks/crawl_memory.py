@@ -6,7 +6,7 @@ Everything but the network is real: the metadata file, the journal, the queue, v
 transport answers at once: with a small JPEG up to 100,000 URLs, and with 404 for nine in ten above, since a
 million files say more about the file system than about the crawler. Each size runs in a process of its own; the
 peak of its resident memory is printed (Linux: bytes of `ru_maxrss` x 1024), and the sum of its peak and those of the
-processes that verify pictures for it. They share pages, which the sum counts more than once: it is an upper bound.
+processes that verify images for it. They share pages, which the sum counts more than once: it is an upper bound.
 """
 
 import argparse
@@ -37,16 +37,16 @@ def crawl_with_stub(urls: int, folder: Path) -> dict[str, float]:
 
     stream = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").resize((64, 64)).save(stream, "JPEG")
-    picture = stream.getvalue()
+    image = stream.getvalue()
 
     class Stub:
         """Answers without a network."""
 
         async def get(self, url: str) -> Body:
-            """A picture, or 404."""
+            """An image, or 404."""
             if urls > 100_000 and int(url.rsplit("/", 1)[1]) % 10:
                 raise FetchError("HTTP status 404", Kind.PERMANENT, 404)
-            return Body(bytes(bytearray(picture)), 200)  # a new object, as from a socket
+            return Body(bytes(bytearray(image)), 200)  # a new object, as from a socket
 
         async def close(self) -> None:
             """Nothing to close."""

@@ -32,8 +32,8 @@ from typing import NamedTuple
 
 from benchmarks.machine import processor_name
 
-PICTURES = 3000
-DIFFERENT = 60  # pictures that the server holds; every URL gets one of them
+IMAGES = 3000
+DIFFERENT = 60  # images that the server holds; every URL gets one of them
 
 
 class Case(NamedTuple):
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
     latency_ms: int
     in_flight: int
-    targets: dict[str, float]  # contender: least ratio of pictures a second, crawl / contender
+    targets: dict[str, float]  # contender: least ratio of images a second, crawl / contender
 
 
 CASES = [
@@ -51,14 +51,14 @@ CASES = [
 ]
 
 
-def make_pictures() -> list[bytes]:
+def make_images() -> list[bytes]:
     """JPEGs of 50-150 KB with photographs' mixture of smooth and rough, the same on every call."""
     import numpy as np
     from PIL import Image
 
-    pictures: list[bytes] = []
+    images: list[bytes] = []
     rng = np.random.default_rng(0)
-    while len(pictures) < DIFFERENT:
+    while len(images) < DIFFERENT:
         side = int(rng.integers(450, 801))
         blobs = Image.fromarray(rng.integers(0, 256, (side // 16, side // 16, 3), dtype=np.uint8))
         smooth = np.asarray(blobs.resize((side, side), Image.Resampling.BICUBIC)).astype(np.int16)
@@ -66,11 +66,11 @@ def make_pictures() -> list[bytes]:
         stream = io.BytesIO()
         Image.fromarray(rough.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=85)
         if 50_000 <= stream.tell() <= 150_000:
-            pictures.append(stream.getvalue())
-    return pictures
+            images.append(stream.getvalue())
+    return images
 
 
-class PictureProtocol(asyncio.Protocol):
+class ImageProtocol(asyncio.Protocol):
     """HTTP/1.1 with keep-alive, as little work as possible, each answer `latency` seconds late."""
 
     def __init__(self, answers: list[bytes], latency: float) -> None:
@@ -98,9 +98,9 @@ class PictureProtocol(asyncio.Protocol):
 async def serve(latency: float) -> None:
     """Serve until killed; the port is printed first."""
     head = "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
-    answers = [head.format(len(picture)).encode() + picture for picture in make_pictures()]
+    answers = [head.format(len(image)).encode() + image for image in make_images()]
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: PictureProtocol(answers, latency), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: ImageProtocol(answers, latency), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -110,7 +110,7 @@ def run_limit(port: int, in_flight: int, folder: Path) -> float:
     import aiohttp
 
     async def go() -> None:
-        numbers = iter(range(PICTURES))
+        numbers = iter(range(IMAGES))
         connector = aiohttp.TCPConnector(limit=in_flight)
         async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -143,7 +143,7 @@ def run_threads(port: int, in_flight: int, folder: Path) -> float:
 
     started = time.perf_counter()
     with ThreadPoolExecutor(64) as pool:
-        list(pool.map(fetch, range(PICTURES)))
+        list(pool.map(fetch, range(IMAGES)))
     return time.perf_counter() - started
 
 
@@ -155,7 +155,7 @@ def run_crawl(port: int, in_flight: int, folder: Path) -> float:
     from crawl.settings import Settings
 
     items = {
-        str(number): {"images": [{"large": f"http://127.0.0.1:{port}/{number}.jpg"}]} for number in range(PICTURES)
+        str(number): {"images": [{"large": f"http://127.0.0.1:{port}/{number}.jpg"}]} for number in range(IMAGES)
     }
     source = folder / "items.json"
     source.write_text(json.dumps(items))
@@ -165,7 +165,7 @@ def run_crawl(port: int, in_flight: int, folder: Path) -> float:
     started = time.perf_counter()
     status = crawl(settings, Console(file=io.StringIO()))
     seconds = time.perf_counter() - started
-    if status or len(list((folder / "out").iterdir())) != PICTURES:
+    if status or len(list((folder / "out").iterdir())) != IMAGES:
         raise SystemExit(f"the crawl ended with status {status}")
     return seconds
 
@@ -207,8 +207,8 @@ def run_case(case: Case, rounds: int, tmpfs: Path) -> dict[str, object]:
     return {
         "latency_ms": case.latency_ms,
         "in_flight": case.in_flight,
-        "pictures_per_second": {
-            name: round(PICTURES / statistics.median(times)) for name, times in seconds.items()
+        "images_per_second": {
+            name: round(IMAGES / statistics.median(times)) for name, times in seconds.items()
         },
         "crawl_over": {name: round(ratio, 3) for name, ratio in ratios.items()},
         "crawl_over_from_to": {

@@ -1,9 +1,9 @@
 """Start-up, memory and samples/s of stage 1's loading: `python -m benchmarks data`.
 
 For catalogues of growing size, in a fresh process each: the seconds from nothing to the first batch, once with every
-picture still to be checked and once with the check remembered; a loader worker's own memory (private and written to, so
+image still to be checked and once with the check remembered; a loader worker's own memory (private and written to, so
 neither what it shares with its parent nor pages of the mapped table); and samples/s with 1 and 2 workers. Items share a
-few distinct pictures by hard links, so that disk space stays small and every file is still opened, decoded and cut.
+few distinct images by hard links, so that disk space stays small and every file is still opened, decoded and cut.
 """
 
 import json
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import write_pictures
+from benchmarks.workload import write_images
 
 MEASURE = """
 import json, multiprocessing, os, sys, time
@@ -52,14 +52,14 @@ print(json.dumps({"ready": ready, "first": first, "rate": rate, "worker": worker
 
 
 def write_catalogue(folder: Path, items: int) -> None:
-    """`items` training items with a picture each, and eight to validate on."""
+    """`items` training items with an image each, and eight to validate on."""
     images = folder / "images"
     images.mkdir(parents=True)
-    pictures = write_pictures(folder, 16)
+    images = write_images(folder, 16)
     catalogue = {}
     for number in range(items):
         name = f"B{number:09d}_0.jpg"
-        os.link(pictures[number % len(pictures)], images / name)
+        os.link(images[number % len(images)], images / name)
         text = f"The image shows product {number} with a plain border on a wooden table. " * 6
         catalogue[name[:-6]] = {
             "title": f"Product {number} of cotton",

@@ -1,6 +1,6 @@
 """Stage 1 as published, written plainly: what `benchmarks/training.py` compares against.
 
-One sample a step. The main process opens the picture, cuts and normalises it between two steps; placeholders are
+One sample a step. The main process opens the image, cuts and normalises it between two steps; placeholders are
 filled one by one; the language model runs over the whole sequence with gradients, and the output head gives logits
 at every position, of which the loss then takes those of the target.
 """
@@ -15,9 +15,9 @@ from transformers import LlavaNextForConditionalGeneration, LlavaNextImageProces
 IGNORED = -100
 
 
-def load_pixels(image_processor: LlavaNextImageProcessor, picture: Path, dtype: torch.dtype) -> Tensor:
+def load_pixels(image_processor: LlavaNextImageProcessor, image: Path, dtype: torch.dtype) -> Tensor:
     """(5, 3, 336, 336), normalised, made in the calling process."""
-    with Image.open(picture) as image:
+    with Image.open(image) as image:
         pixels: Tensor = image_processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
     return pixels.to(dtype)
 

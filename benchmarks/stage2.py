@@ -2,11 +2,11 @@
 
     python -m benchmarks.stage2
 
-1. Training: CLS tokens out of the item store, beside opening, cutting and encoding ten pictures in every step.
+1. Training: CLS tokens out of the item store, beside opening, cutting and encoding ten images in every step.
 2. Scoring ten candidates on one prompt's keys and values, beside ten separate forward passes.
 
 Layers, views, tokens a view and tokens a prompt are the real model's, so FLOPs keep their proportions; the time to
-open and cut a picture is that of real pictures. Times are CPU seconds of one thread, the least of several runs, so
+open and cut an image is that of real images. Times are CPU seconds of one thread, the least of several runs, so
 that other work on the machine does not count. Both ways must give the same loss and the same scores.
 """
 
@@ -27,7 +27,7 @@ from transformers import (
     MistralConfig,
 )
 
-from lavic.catalogue.images import open_picture
+from lavic.catalogue.images import open_image
 from lavic.catalogue.items import Item
 from lavic.model.adapters.fused_lora import fuse_lora
 from lavic.model.adapters.stacking import stack_adapters
@@ -108,16 +108,16 @@ def measure_training(llava: LlavaNextForConditionalGeneration, prompt_tokens: in
             items.append(Item(path.stem[:-2], "", path))
 
         def views_of(path: Path) -> Tensor:
-            return cut_views(image_processor, open_picture(path))
+            return cut_views(image_processor, open_image(path))
 
         def encode(views: Tensor) -> Tensor:
             with torch.no_grad():
                 return cls_tokens(inner, normalise(views, torch.float32))
 
         def cut_all() -> Tensor:
-            return torch.cat([views_of(item.picture) for item in items if item.picture])
+            return torch.cat([views_of(item.image) for item in items if item.image])
 
-        pictures, views = cpu_seconds(cut_all, runs)
+        images, views = cpu_seconds(cut_all, runs)
         tower, cls = cpu_seconds(lambda: encode(views), runs)
         fuse_lora(inner, enabled=False)
         plain_language, plain_loss = cpu_seconds(lambda: step(project(inner, cls)), runs)
@@ -131,13 +131,13 @@ def measure_training(llava: LlavaNextForConditionalGeneration, prompt_tokens: in
         language, stored_loss = cpu_seconds(lambda: step(project(inner, stored.float())), runs)
     assert torch.allclose(plain_loss, stored_loss, rtol=1e-3), (plain_loss, stored_loss)
 
-    plain, fast = pictures + tower + plain_language, lookup + language
+    plain, fast = images + tower + plain_language, lookup + language
     print(f"training, one sample of {prompt_tokens} prompt tokens and {CANDIDATES} candidates, CPU seconds")
-    print(f"  open and cut the pictures {pictures:.3f}, vision tower {tower:.3f}, language model {plain_language:.3f}")
+    print(f"  open and cut the images {images:.3f}, vision tower {tower:.3f}, language model {plain_language:.3f}")
     print(f"  item store lookup {lookup:.6f}, language model with fused LoRA {language:.3f}")
     print(f"  loss {float(plain_loss):.4f} plain, {float(stored_loss):.4f} stored")
     print(f"  plain {plain:.3f}, with the store {fast:.3f}: {plain / fast:.2f} times as fast")
-    print(f"  pictures already cut: {(tower + plain_language) / fast:.2f} times as fast")
+    print(f"  images already cut: {(tower + plain_language) / fast:.2f} times as fast")
 
 
 @torch.no_grad()

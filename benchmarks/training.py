@@ -27,7 +27,7 @@ from benchmarks.workload import (
     prefix_ids,
     scaled_config,
     token_ids,
-    write_pictures,
+    write_images,
 )
 from lavic.cost.counting import Sample, step_flop
 from lavic.model.parts import TrainableParts
@@ -49,7 +49,7 @@ class Reference:
     """The published loop: everything in this process, one sample a step."""
 
     llava: LlavaNextForConditionalGeneration
-    pictures: list[Path]
+    images: list[Path]
     first: int = 0
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Reference:
         number = self.first
         while True:
             ids, labels = token_ids(self.llava.config, number)
-            pixels = load_pixels(self.image_processor, self.pictures[number % len(self.pictures)], self.llava.dtype)
+            pixels = load_pixels(self.image_processor, self.images[number % len(self.images)], self.llava.dtype)
             loss = reference_loss(
                 self.llava, pixels, ids[None], labels[None], placeholder_ids(self.llava.config)
             )
@@ -78,7 +78,7 @@ class Ours:
     """LaViC's step: views from a loader's worker, the reused prefix, one class token."""
 
     llava: LlavaNextForConditionalGeneration
-    pictures: list[Path]
+    images: list[Path]
     batch_size: int
     speedups: Speedups
     workers: int = 1
@@ -91,7 +91,7 @@ class Ours:
 
     def steps(self) -> Iterator[float]:
         """Each step's loss, the mean over its batch's targets."""
-        batches = Batches(self.llava.config, self.pictures, self.batch_size, 10_000, self.speedups)
+        batches = Batches(self.llava.config, self.images, self.batch_size, 10_000, self.speedups)
         loader: Any = DataLoader(batches, batch_size=None, num_workers=self.workers)
         for batch in loader:
             visual = project(self.llava, cls_tokens(self.llava, self.normalise(batch["views"], self.llava.dtype)))
@@ -106,10 +106,10 @@ class Ours:
             yield loss.item()
 
 
-def check_equal(pictures: list[Path], steps: int = 4) -> float:
+def check_equal(images: list[Path], steps: int = 4) -> float:
     """The largest relative difference of the losses of `steps` optimizer steps, without dropout."""
-    reference = Reference(build(scaled_config(), 0.0, CPU, torch.float32), pictures)
-    ours = Ours(build(scaled_config(), 0.0, CPU, torch.float32), pictures, 1, Speedups(), workers=0)
+    reference = Reference(build(scaled_config(), 0.0, CPU, torch.float32), images)
+    ours = Ours(build(scaled_config(), 0.0, CPU, torch.float32), images, 1, Speedups(), workers=0)
     pairs = list(zip(islice(reference.steps(), steps), islice(ours.steps(), steps), strict=True))
     difference = max(abs(theirs - own) / theirs for theirs, own in pairs)
     assert difference < 1e-4, f"the losses differ: {pairs}"
@@ -130,11 +130,11 @@ def run(rounds: int = 7, samples: int = 8, batch_sizes: tuple[int, ...] = (1, 2,
     config = scaled_config()
     plain, fast = (step_flop(config, TrainableParts(), Sample(), s) for s in (PLAIN, Speedups()))
     with tempfile.TemporaryDirectory() as folder:
-        pictures = write_pictures(Path(folder), 16)
-        difference = check_equal(pictures)
+        images = write_images(Path(folder), 16)
+        difference = check_equal(images)
         new: Callable[[], LlavaNextForConditionalGeneration] = lambda: build(config, 0.1, CPU, torch.float32)  # noqa: E731
-        reference = Reference(new(), pictures).steps()
-        contenders = {size: Ours(new(), pictures, size, Speedups()).steps() for size in batch_sizes}
+        reference = Reference(new(), images).steps()
+        contenders = {size: Ours(new(), images, size, Speedups()).steps() for size in batch_sizes}
         next(reference)
         for steps in contenders.values():
             next(steps)

@@ -1,4 +1,4 @@
-"""The samples and the models that the benchmarks run on: random weights, random tokens, pictures of noise."""
+"""The samples and the models that the benchmarks run on: random weights, random tokens, images of noise."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from transformers import (
     MistralConfig,
 )
 
-from lavic.catalogue.images import open_picture
+from lavic.catalogue.images import open_image
 from lavic.cost.counting import Sample
 from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
 from lavic.model.prefix_reuse import IGNORED, split_batch
@@ -53,7 +53,7 @@ def toy_config() -> LlavaNextConfig:
 
 
 def image_processor() -> LlavaNextImageProcessor:
-    """Cuts every picture into five views of 336 x 336."""
+    """Cuts every image into five views of 336 x 336."""
     side = {"height": 336, "width": 336}
     return restrict_grid(LlavaNextImageProcessor(size={"shortest_edge": 336}, crop_size=side), "five")
 
@@ -81,7 +81,7 @@ def build(
     return unwrap(model).train()
 
 
-def write_pictures(folder: Path, count: int, side: int = 800) -> list[Path]:
+def write_images(folder: Path, count: int, side: int = 800) -> list[Path]:
     """Product-sized JPEG files."""
     rng = np.random.default_rng(0)
     paths = []
@@ -122,7 +122,7 @@ class Batches(Dataset[dict[str, Any]]):
     """Whole batches of `batch_size` samples, made in a loader's worker: views as uint8, tokens padded and cut."""
 
     config: LlavaNextConfig
-    pictures: list[Path]
+    images: list[Path]
     batch_size: int
     count: int
     speedups: Speedups
@@ -137,7 +137,7 @@ class Batches(Dataset[dict[str, Any]]):
         numbers = range(index * self.batch_size, (index + 1) * self.batch_size)
         rows = [token_ids(self.config, number) for number in numbers]
         views = [
-            cut_views(self.image_processor, open_picture(self.pictures[n % len(self.pictures)])) for n in numbers
+            cut_views(self.image_processor, open_image(self.images[n % len(self.images)])) for n in numbers
         ]
         return {"views": torch.cat(views), **padded(self.config, rows, self.speedups)}
 

@@ -13,15 +13,15 @@ from crawl.retries import GaveUpError, Obtained, Retries
 from crawl.store import FileError, Store, Written
 from crawl.threads import ThreadPool
 from crawl.verifiers import Checked, Verifiers
-from crawl.verify import BrokenPictureError
+from crawl.verify import BrokenImageError
 
-BATCH_SECONDS = 0.25  # how long a picture waits for others before the disk is asked to make them durable
+BATCH_SECONDS = 0.25  # how long an image waits for others before the disk is asked to make them durable
 BATCH_LENGTH = 128
 
 STATES = {Kind.TRANSIENT: State.TRANSIENT, Kind.PERMANENT: State.PERMANENT, Kind.REFUSED: State.REFUSED}
 
 
-@dataclass(slots=True)  # not frozen, like all that is made once a picture: that would double the cost
+@dataclass(slots=True)  # not frozen, like all that is made once an image: that would double the cost
 class _Finished:
     """A job's end: the files to publish, and then what to enter."""
 
@@ -128,56 +128,56 @@ class Crawler:
     async def _complete(self, job: Job, files: list[Written]) -> tuple[Verdict, bool]:
         """Get every file of a job under a temporary or final name, collected in `files`.
 
-        Returns the verdict and whether the picture was fetched.
+        Returns the verdict and whether the image was fetched.
         """
-        picture = await self._look_at_disk(job, files) if job.unverified or job.present else None
+        image = await self._look_at_disk(job, files) if job.unverified or job.present else None
         obtained: Obtained[Checked] | None = None
-        if picture is None:
+        if image is None:
             obtained = await self._fetch(job, files)
-            picture = obtained.value
-        elif job.missing:  # the same picture under another name
-            stored = picture.files[0]
+            image = obtained.value
+        elif job.missing:  # the same image under another name
+            stored = image.files[0]
             copied = await self._verifiers.copy(stored.temporary or stored.final, _targets(job))
             files += copied.files
         verdict = Verdict(
             job.row.id, State.DONE, reason=None if obtained else "found on disk",
             tries=obtained.tries if obtained else 0, status=obtained.status if obtained else None,
-            size=files[-1].size, width=picture.width, height=picture.height, sha256=files[-1].sha256,
+            size=files[-1].size, width=image.width, height=image.height, sha256=files[-1].sha256,
         )  # fmt: skip
         return verdict, obtained is not None
 
     async def _look_at_disk(self, job: Job, files: list[Written]) -> Checked | None:
-        """Verify the job's files that are there; broken ones join the missing. Returns a good picture."""
-        picture = None
+        """Verify the job's files that are there; broken ones join the missing. Returns a good image."""
+        image = None
         for file in job.unverified:
-            picture = await self._adopt(job, file, files) or picture
-        if job.missing and picture is None and job.present:
-            picture = await self._adopt(job, job.present[0], files)
-        return picture
+            image = await self._adopt(job, file, files) or image
+        if job.missing and image is None and job.present:
+            image = await self._adopt(job, job.present[0], files)
+        return image
 
     async def _adopt(self, job: Job, file: FileRow, files: list[Written]) -> Checked | None:
         try:
-            picture = await self._verifiers.adopt(file.id, file.path, file.sha256 if self._verify else None)
-        except BrokenPictureError:
+            image = await self._verifiers.adopt(file.id, file.path, file.sha256 if self._verify else None)
+        except BrokenImageError:
             job.missing.append(file)
             return None
-        files += picture.files
-        return picture
+        files += image.files
+        return image
 
     async def _fetch(self, job: Job, files: list[Written]) -> Obtained[Checked]:
-        """Fetch the job's picture. Only while it is on the network can `stop` cancel it."""
+        """Fetch the job's image. Only while it is on the network can `stop` cancel it."""
         task = asyncio.current_task()
         assert task is not None
 
         async def accept(body: bytes) -> Checked:
             self._on_network.discard(task)
             try:
-                picture = await self._verifiers.write(body, _targets(job))
-            except BrokenPictureError:
+                image = await self._verifiers.write(body, _targets(job))
+            except BrokenImageError:
                 self._back_to_network(task)
                 raise
-            files.extend(picture.files)
-            return picture
+            files.extend(image.files)
+            return image
 
         self._back_to_network(task)
         try:

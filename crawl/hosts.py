@@ -18,7 +18,7 @@ class HostRules:
 
     in_flight: int  # requests at once
     rate: float  # requests a second, 0 for no limit
-    patience: float  # seconds for which a host may be down before its pictures are given up
+    patience: float  # seconds for which a host may be down before its images are given up
 
 
 class HostGate:

@@ -26,7 +26,7 @@ CREATE TABLE url (
     state TEXT NOT NULL DEFAULT 'new',  -- see State
     tries INTEGER,                      -- requests in the last run that asked
     status INTEGER,                     -- HTTP, of the last answer
-    reason TEXT,                        -- why there is no picture
+    reason TEXT,                        -- why there is no image
     size INTEGER,                       -- bytes of the stored file
     width INTEGER, height INTEGER,      -- pixels
     sha256 BLOB,                        -- of the stored file
@@ -50,7 +50,7 @@ class State(StrEnum):
     """Where a URL stands."""
 
     NEW = "new"  # never asked
-    DONE = "done"  # its picture was stored
+    DONE = "done"  # its image was stored
     TRANSIENT = "transient"  # failed in passing: asked again by every run
     PERMANENT = "permanent"  # failed for good: asked again with --retry-failed
     REFUSED = "refused"  # against the crawler's rules: looked at again by every run, since options change
@@ -161,7 +161,7 @@ class Journal:
         return f"{absolute.relative_to(self._folder) if inside else absolute}/"
 
     def want(self, folder_key: str, wanted: Iterable[Wanted]) -> tuple[list[Path], list[Problem]]:
-        """Enter a batch of wanted pictures.
+        """Enter a batch of wanted images.
 
         Returns the files whose URL has changed since they were stored, and the entries whose file name this
         run's sources have already given to another URL. Raises StorageError.
@@ -270,7 +270,7 @@ class Journal:
         return [(State(state), reason, number) for state, reason, number in rows]
 
     def failures(self) -> Iterator[dict[str, str | int | None]]:
-        """One record for each file of this run without a picture and for each problem in the sources."""
+        """One record for each file of this run without an image and for each problem in the sources."""
         with self._lock:
             for url, path, state, reason, status, tries in self._database.execute(
                 "SELECT url, path, state, reason, status, tries FROM url JOIN file ON url_id = url.id"

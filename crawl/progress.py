@@ -70,7 +70,7 @@ async def _lines(counts: Counts, console: Console) -> None:
 
 def closing_table(tally: list[tuple[State, str, int]], problems: int) -> Table:
     """This run's URLs by state and reason."""
-    table = Table(title="Pictures")
+    table = Table(title="Images")
     for name, side in (("state", "left"), ("reason", "left"), ("URLs", "right")):
         table.add_column(name, justify="right" if side == "right" else "left")
     for state, reason, number in tally:

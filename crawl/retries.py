@@ -1,4 +1,4 @@
-"""From URL to accepted picture: tries, backoff, Retry-After, and the bounds on what is under way."""
+"""From URL to accepted image: tries, backoff, Retry-After, and the bounds on what is under way."""
 
 import asyncio
 import hashlib
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from crawl.fetch import Body, FetchError, Kind, Transport
 from crawl.hosts import HostGate, HostRules
-from crawl.verify import BrokenPictureError
+from crawl.verify import BrokenImageError
 
 LONGEST_BACKOFF = 30.0  # seconds
 MOST_THROTTLED = 30  # answers 429 to one URL that are not counted as tries: they say nothing about the URL
@@ -38,7 +38,7 @@ class Obtained(Generic[Accepted]):
 
 
 class GaveUpError(Exception):
-    """No picture, after all the tries that its last failure deserved."""
+    """No image, after all the tries that its last failure deserved."""
 
     def __init__(self, reason: str, kind: Kind, status: int | None, tries: int) -> None:
         super().__init__(reason)
@@ -58,7 +58,7 @@ class Retries:
         self._gates: dict[str, HostGate] = {}
 
     async def get(self, url: str, accept: Callable[[bytes], Awaitable[Accepted]]) -> Obtained[Accepted]:
-        """Fetch `url` and pass its body to `accept`, which may raise BrokenPictureError to have it fetched
+        """Fetch `url` and pass its body to `accept`, which may raise BrokenImageError to have it fetched
         again. Raises GaveUpError."""
         gate = self._gate(url)
         tries = counted = throttled = 0
@@ -73,7 +73,7 @@ class Retries:
             else:
                 try:
                     return Obtained(await accept(body.data), body.status, tries)
-                except BrokenPictureError as error:
+                except BrokenImageError as error:
                     # The same bytes twice: that is what the host has, not an accident on the way.
                     digest = hashlib.sha256(body.data).digest()
                     same = digest == broken_before
@@ -93,7 +93,7 @@ class Retries:
 
     @staticmethod
     def _final_kind(failure: FetchError, broken_before: bytes | None) -> Kind:
-        # A host that keeps sending bodies which are no pictures has none: not worth another run by default.
+        # A host that keeps sending bodies which are no images has none: not worth another run by default.
         whole_but_broken = broken_before is not None and failure.status == 200
         return Kind.PERMANENT if whole_but_broken else failure.kind
 

@@ -27,7 +27,7 @@ from crawl.settings import Settings
 from crawl.sources import Source
 from crawl.store import Store
 from crawl.verifiers import Verifiers
-from crawl.verify import PictureRules
+from crawl.verify import ImageRules
 
 DONE, WRONG_INPUT, TRANSIENT_LEFT, INTERRUPTED = 0, 2, 3, 130
 
@@ -47,7 +47,7 @@ def crawl(settings: Settings, console: Console, make_transport: MakeTransport = 
     """Run the crawler; SIGINT and SIGTERM stop it. Returns the exit status. Raises UserError."""
     AllowedHosts(settings.allow_host)
     sources = _present_sources(settings, console)
-    rules = PictureRules(settings.max_pixels, settings.max_side, settings.jpeg_quality)
+    rules = ImageRules(settings.max_pixels, settings.max_side, settings.jpeg_quality)
     store = Store(settings.journal_path(), rules)
     folders = {source.out for source in sources} | {settings.journal_path().absolute().parent}
     if not settings.dry_run:
@@ -182,7 +182,7 @@ class _Session:
         self._console.print(closing_table(tally, problems))
         counts = self._counts
         self._say(
-            f"{counts.fetched} pictures fetched ({counts.bytes / 1e6:.1f} MB) in {seconds:.1f} s,"
+            f"{counts.fetched} images fetched ({counts.bytes / 1e6:.1f} MB) in {seconds:.1f} s,"
             f" {counts.adopted} found on disk and verified, {counts.present} already stored."
         )
         if any(state not in (State.DONE, State.NEW) for state, _, _ in tally) or problems:

@@ -22,14 +22,14 @@ def _list(text: str) -> dict[str, str]:
 class Settings:
     """One crawl. Contradictions raise UserError at construction."""
 
-    train_only: bool = _option(False, "fetch the training pictures only")
-    valid_only: bool = _option(False, "fetch the validation pictures only")
+    train_only: bool = _option(False, "fetch the training images only")
+    valid_only: bool = _option(False, "fetch the validation images only")
     source: list[str] = field(
         default_factory=list,
         metadata=_list("a metadata file, instead of the two default ones; each needs an --out"),
     )
-    out: list[str] = field(default_factory=list, metadata=_list("the folder for the pictures of a --source"))
-    first_image_only: bool = _option(False, "fetch each training item's first picture only")
+    out: list[str] = field(default_factory=list, metadata=_list("the folder for the images of a --source"))
+    first_image_only: bool = _option(False, "fetch each training item's first image only")
     shard: str = _option("1/1", "K/N: fetch the K-th of N parts, for several machines; parts go by URL")
 
     in_flight: int = _option(64, "requests in flight at once, in all")
@@ -44,7 +44,7 @@ class Settings:
     backoff: float = _option(0.5, "seconds before the second try, doubled for each further one, with jitter")
     retry_after_cap: float = _option(120.0, "seconds that a host's Retry-After is honoured at most")
     host_patience: float = _option(
-        300.0, "seconds that a host may be out of reach before its pictures are left for another run"
+        300.0, "seconds that a host may be out of reach before its images are left for another run"
     )
 
     allow_host: list[str] = field(
@@ -52,18 +52,18 @@ class Settings:
         metadata=_list("HOST or HOST:PORT (that port alone) that may be asked although its address is private"),
     )
     max_bytes: int = _option(20_000_000, "bytes of one body, at most")
-    max_pixels: int = _option(50_000_000, "pixels (width x height) of one picture, at most")
-    ignore_robots_tag: bool = _option(False, "fetch pictures whose X-Robots-Tag says noai or noimageai too")
+    max_pixels: int = _option(50_000_000, "pixels (width x height) of one image, at most")
+    ignore_robots_tag: bool = _option(False, "fetch images whose X-Robots-Tag says noai or noimageai too")
     user_agent: str = _option(
         "LaViC-crawl/1.0", "how the crawler names itself; add an address where you can be reached"
     )
 
-    max_side: int = _option(0, "pixels that a picture's longer side is shrunk to; 0 keeps every size")
-    jpeg_quality: int = _option(90, "quality (1..95) of pictures that have to be encoded anew")
-    decode_processes: int = _option(0, "processes that verify pictures; 0 for one a processor core, 8 at most")
+    max_side: int = _option(0, "pixels that an image's longer side is shrunk to; 0 keeps every size")
+    jpeg_quality: int = _option(90, "quality (1..95) of images that have to be encoded anew")
+    decode_processes: int = _option(0, "processes that verify images; 0 for one a processor core, 8 at most")
 
     journal: str = _option("", "the journal; by default crawl.sqlite beside the first image folder")
-    retry_failed: bool = _option(False, "ask for pictures that failed for good again, too")
+    retry_failed: bool = _option(False, "ask for images that failed for good again, too")
     verify: bool = _option(False, "read and decode every file again; fetch those anew that are not as stored")
     dry_run: bool = _option(False, "say what would be done, and change nothing")
 

@@ -1,4 +1,4 @@
-"""Metadata files as streams of wanted pictures; what is malformed is passed on, never raised.
+"""Metadata files as streams of wanted images; what is malformed is passed on, never raised.
 
 The two layouts are LaViC's own (see docs/crawling.md): a `.json` object of items, whose `images[i].large`
 becomes `ASIN_i.jpg`, and a `.jsonl` with one `image` and `image_name` a line.
@@ -17,7 +17,7 @@ LONGEST_LINE = 16 * 2**20  # bytes; a file without line ends must not be read in
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One metadata file and the folder that its pictures go to."""
+    """One metadata file and the folder that its images go to."""
 
     file: Path
     out: Path
@@ -25,7 +25,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One picture that the metadata names: its URL, its file name, and where in the source it stands."""
+    """One image that the metadata names: its URL, its file name, and where in the source it stands."""
 
     url: str
     name: str
@@ -34,7 +34,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing in a source that names no picture: where it stands and what is wrong with it."""
+    """One thing in a source that names no image: where it stands and what is wrong with it."""
 
     place: str
     reason: str

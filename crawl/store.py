@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crawl.errors import StorageError, UserError
-from crawl.verify import BrokenPictureError, Bytes, Picture, PictureRules, to_verified_jpeg
+from crawl.verify import BrokenImageError, Bytes, ImageRules, VerifiedImage, to_verified_jpeg
 
 # Errors that every further file would meet too.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE}
@@ -35,7 +35,7 @@ class Written:
 class Store:
     """Writes the files of one crawl. Every method may be called from any thread."""
 
-    def __init__(self, journal: Path, rules: PictureRules) -> None:
+    def __init__(self, journal: Path, rules: ImageRules) -> None:
         """The temporary names carry the journal's: crawls with different journals can share a folder."""
         self._prefix = f".crawl-{zlib.crc32(journal.name.encode()):08x}-"
         self._process = os.getpid()  # a killed crawl's last file must not bear the name of the next crawl's first
@@ -61,48 +61,48 @@ class Store:
         except OSError as error:
             raise UserError(f"The folder {folder} cannot be written: {error.strerror}.") from error
 
-    def write(self, data: Bytes, targets: Iterable[tuple[int, str]]) -> tuple[Picture, list[Written]]:
+    def write(self, data: Bytes, targets: Iterable[tuple[int, str]]) -> tuple[VerifiedImage, list[Written]]:
         """Verify a body and write it beside each of the (file id, path) targets.
 
-        Raises BrokenPictureError, FileError, StorageError.
+        Raises BrokenImageError, FileError, StorageError.
         """
-        picture = to_verified_jpeg(data, self._rules)
-        digest = hashlib.sha256(picture.data).digest()
+        image = to_verified_jpeg(data, self._rules)
+        digest = hashlib.sha256(image.data).digest()
         written: list[Written] = []
         try:
             for file_id, final in targets:
                 name = f"{self._prefix}{self._process}-{next(self._numbers)}"
                 temporary = os.path.join(os.path.dirname(final), name)  # noqa: PTH118, PTH120
-                written.append(Written(file_id, temporary, final, len(picture.data), digest))
-                _write_new(temporary, picture.data)
+                written.append(Written(file_id, temporary, final, len(image.data), digest))
+                _write_new(temporary, image.data)
         except OSError as error:
             self.discard(written)
             raise _storage_or_file_error(final, error) from error
-        return picture, written
+        return image, written
 
-    def adopt(self, file_id: int, path: str, expected: bytes | None) -> tuple[Picture, Written]:
+    def adopt(self, file_id: int, path: str, expected: bytes | None) -> tuple[VerifiedImage, Written]:
         """Verify a file that is already there, and rewrite it if it is no JPEG yet.
 
         `expected`: the SHA-256 that its bytes must have, if one is known. A broken file is removed.
-        Raises BrokenPictureError, FileError, StorageError.
+        Raises BrokenImageError, FileError, StorageError.
         """
         try:
             data = Path(path).read_bytes()
             digest = hashlib.sha256(data).digest()
             try:
                 if expected is not None and digest != expected:
-                    raise BrokenPictureError("the file is not the one that was stored")
-                picture = to_verified_jpeg(data, self._rules)
-            except BrokenPictureError:
+                    raise BrokenImageError("the file is not the one that was stored")
+                image = to_verified_jpeg(data, self._rules)
+            except BrokenImageError:
                 Path(path).unlink()
                 raise
         except OSError as error:
             raise _storage_or_file_error(path, error) from error
-        if picture.data is data:
-            return picture, Written(file_id, None, path, len(data), digest)
-        return picture, self.write(picture.data, [(file_id, path)])[1][0]
+        if image.data is data:
+            return image, Written(file_id, None, path, len(data), digest)
+        return image, self.write(image.data, [(file_id, path)])[1][0]
 
-    def copy(self, path: str, targets: Iterable[tuple[int, str]]) -> tuple[Picture, list[Written]]:
+    def copy(self, path: str, targets: Iterable[tuple[int, str]]) -> tuple[VerifiedImage, list[Written]]:
         """Write a file that is already there beside each target too. Raises as `write` does."""
         try:
             data = Path(path).read_bytes()
@@ -144,7 +144,7 @@ class Store:
 
 
 def _write_new(path: str, data: Bytes) -> None:
-    # Without `open`'s buffers and questions to the file system: it is once a picture.
+    # Without `open`'s buffers and questions to the file system: it is once an image.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         if os.write(descriptor, data) < len(data):  # a disk that is all but full

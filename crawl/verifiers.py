@@ -1,6 +1,6 @@
-"""The crawl's end of the processes that verify pictures (`worker.py`).
+"""The crawl's end of the processes that verify images (`worker.py`).
 
-Threads would do the same work, but each would need the interpreter's lock several times a picture while the event
+Threads would do the same work, but each would need the interpreter's lock several times an image while the event
 loop holds it: measured on two cores, one of them stood idle.
 """
 
@@ -20,10 +20,10 @@ from typing import Any
 
 from crawl.errors import StorageError, UserError
 from crawl.store import FileError, Written
-from crawl.verify import BrokenPictureError, PictureRules
+from crawl.verify import BrokenImageError, ImageRules
 from crawl.worker import ANSWER, REQUEST, SLOT, main
 
-ERRORS: dict[str, type[Exception]] = {"broken": BrokenPictureError, "file": FileError, "storage": StorageError}
+ERRORS: dict[str, type[Exception]] = {"broken": BrokenImageError, "file": FileError, "storage": StorageError}
 
 _Arguments = tuple[str, tuple[int, int, int], int]  # of the worker's `main`
 
@@ -32,7 +32,7 @@ START = "import sys; sys.path.insert(0, {root!r}); from crawl.worker import main
 
 @dataclass(slots=True)
 class Checked:
-    """A verified picture's sides in pixels, and its files: still under temporary names, or adopted as they are."""
+    """A verified image's sides in pixels, and its files: still under temporary names, or adopted as they are."""
 
     width: int
     height: int
@@ -42,7 +42,7 @@ class Checked:
 class Verifiers:
     """The processes, each with its queue of requests. Made outside the event loop, and opened in it."""
 
-    def __init__(self, journal: Path, rules: PictureRules, processes: int, slots: int) -> None:
+    def __init__(self, journal: Path, rules: ImageRules, processes: int, slots: int) -> None:
         """Start them.
 
         `slots`: bodies that wait in shared memory at most; more, and long ones, are sent.
@@ -63,7 +63,7 @@ class Verifiers:
         except OSError as error:
             self.end()
             raise UserError(
-                f"No process can be started to verify pictures: {error.strerror}. Try --decode-processes 1."
+                f"No process can be started to verify images: {error.strerror}. Try --decode-processes 1."
             ) from error
         finally:
             if descriptor >= 0:
@@ -222,4 +222,4 @@ def _queue_length(process: _Process) -> int:
 
 
 def _gone() -> StorageError:
-    return StorageError("A process that verifies pictures has ended: was it killed, for want of memory perhaps?")
+    return StorageError("A process that verifies images has ended: was it killed, for want of memory perhaps?")

@@ -7,7 +7,7 @@ import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# TIFF, ICO, EPS and the rest are seldom pictures of products, and their decoders are the least hardened.
+# TIFF, ICO, EPS and the rest are seldom images of products, and their decoders are the least hardened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 
 Bytes = bytes | memoryview
@@ -15,12 +15,12 @@ Bytes = bytes | memoryview
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` below is checked before any pixel is decoded
 
 
-class BrokenPictureError(ValueError):
-    """The bytes are not a whole picture within the caps; the message says why."""
+class BrokenImageError(ValueError):
+    """The bytes are not a whole image within the caps; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class VerifiedImage:
     """A JPEG file's bytes, all of whose bit stream has been decoded once; sides in pixels."""
 
     data: Bytes
@@ -29,24 +29,24 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureRules:
-    """What a picture may measure, and what it becomes."""
+class ImageRules:
+    """What an image may measure, and what it becomes."""
 
     max_pixels: int  # width x height of what is decoded
     max_side: int  # pixels; longer sides are shrunk to it, 0 keeps every size
     quality: int  # of the JPEGs that are encoded here, 1..95
 
 
-def to_verified_jpeg(data: Bytes, rules: PictureRules) -> Picture:
+def to_verified_jpeg(data: Bytes, rules: ImageRules) -> VerifiedImage:
     """Decode `data` whole. A grey or RGB JPEG keeps its bytes; all else becomes an RGB JPEG.
 
-    Raises BrokenPictureError for what is no picture, is cut or damaged, or is over `max_pixels`.
+    Raises BrokenImageError for what is no image, is cut or damaged, or is over `max_pixels`.
     """
     if data[:3] == b"\xff\xd8\xff":
         width, height, three_or_one_channels = _check_jpeg(data, rules.max_pixels)
         small_enough = not rules.max_side or max(width, height) <= rules.max_side
         if three_or_one_channels and small_enough:
-            return Picture(data, width, height)
+            return VerifiedImage(data, width, height)
     return _convert(bytes(data), rules)
 
 
@@ -60,35 +60,35 @@ def _check_jpeg(data: Bytes, max_pixels: int) -> tuple[int, int, bool]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if width * height > max_pixels:
-            raise BrokenPictureError(f"over the cap on pixels: {width} x {height}")
+            raise BrokenImageError(f"over the cap on pixels: {width} x {height}")
         plain = colours not in {"CMYK", "YCCK"}
         simplejpeg.decode_jpeg(
             data, colorspace="GRAY" if plain else "CMYK", fastdct=True, fastupsample=True,
             min_height=1, min_width=1, min_factor=8, strict=True,
         )  # fmt: skip
-    except BrokenPictureError:
+    except BrokenImageError:
         raise
     except ValueError as error:
-        raise BrokenPictureError(f"damaged JPEG: {error}") from error
+        raise BrokenImageError(f"damaged JPEG: {error}") from error
     return width, height, plain
 
 
-def _convert(data: bytes, rules: PictureRules) -> Picture:
+def _convert(data: bytes, rules: ImageRules) -> VerifiedImage:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > rules.max_pixels:
-                raise BrokenPictureError(f"over the cap on pixels: {image.width} x {image.height}")
-            image.load()  # the first frame of an animation
-            picture = _on_white(_upright(image))
-            if rules.max_side and max(picture.size) > rules.max_side:
-                picture.thumbnail((rules.max_side, rules.max_side), Image.Resampling.LANCZOS)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            if opened.width * opened.height > rules.max_pixels:
+                raise BrokenImageError(f"over the cap on pixels: {opened.width} x {opened.height}")
+            opened.load()  # the first frame of an animation
+            image = _on_white(_upright(opened))
+            if rules.max_side and max(image.size) > rules.max_side:
+                image.thumbnail((rules.max_side, rules.max_side), Image.Resampling.LANCZOS)
             encoded = io.BytesIO()
-            picture.save(encoded, "JPEG", quality=rules.quality)
-    except BrokenPictureError:
+            image.save(encoded, "JPEG", quality=rules.quality)
+    except BrokenImageError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds, SyntaxError among them
-        raise BrokenPictureError(_describe(data, error)) from error
-    return Picture(encoded.getvalue(), picture.width, picture.height)
+        raise BrokenImageError(_describe(data, error)) from error
+    return VerifiedImage(encoded.getvalue(), image.width, image.height)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -114,7 +114,7 @@ def _describe(data: bytes, error: Exception) -> str:
         return "the body is empty"
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body")):
-        return "not a picture: an HTML page"
+        return "not an image: an HTML page"
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture that can be read"
-    return f"damaged picture: {str(error)[:120]}"
+        return "not an image that can be read"
+    return f"damaged image: {str(error)[:120]}"

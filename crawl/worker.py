@@ -1,7 +1,7 @@
-"""A process beside the crawl that verifies pictures and writes them: the other end of `verifiers.py`.
+"""A process beside the crawl that verifies images and writes them: the other end of `verifiers.py`.
 
 It is sent requests and answers each, one after the other. Both are frames: lengths, then a marshalled tuple, then
-the body of a picture unless that lies in the shared memory.
+the body of an image unless that lies in the shared memory.
 """
 
 import marshal
@@ -16,7 +16,7 @@ from typing import Any
 
 from crawl.errors import StorageError
 from crawl.store import FileError, Store, Written
-from crawl.verify import BrokenPictureError, Picture, PictureRules
+from crawl.verify import BrokenImageError, ImageRules, VerifiedImage
 
 REQUEST = struct.Struct("<II")  # bytes of the tuple, bytes of the body behind it
 ANSWER = struct.Struct("<I")  # bytes of the tuple
@@ -25,7 +25,7 @@ SLOT = 256 * 1024  # bytes of shared memory for one body; longer ones come by th
 
 NICE = 5  # the event loop, on which the hosts wait, goes first where there are fewer cores than work
 
-ERRORS: dict[type[Exception], str] = {BrokenPictureError: "broken", FileError: "file", StorageError: "storage"}
+ERRORS: dict[type[Exception], str] = {BrokenImageError: "broken", FileError: "file", StorageError: "storage"}
 
 
 class Worker:
@@ -57,17 +57,17 @@ class Worker:
         return _flat(*self._store.write(data, targets))
 
     def _adopt(self, _: bytes, file_id: int, path: str, expected: bytes | None) -> tuple[Any, ...]:
-        picture, written = self._store.adopt(file_id, path, expected)
-        return _flat(picture, [written])
+        image, written = self._store.adopt(file_id, path, expected)
+        return _flat(image, [written])
 
     def _copy(self, _: bytes, path: str, targets: list[tuple[int, str]]) -> tuple[Any, ...]:
         return _flat(*self._store.copy(path, targets))
 
 
-def _flat(picture: Picture, files: list[Written]) -> tuple[Any, ...]:
-    """What `marshal` can carry of a verified picture."""
+def _flat(image: VerifiedImage, files: list[Written]) -> tuple[Any, ...]:
+    """What `marshal` can carry of a verified image."""
     rows = [(file.file_id, file.temporary, file.final, file.size, file.sha256) for file in files]
-    return picture.width, picture.height, rows
+    return image.width, image.height, rows
 
 
 def main(journal: str, rules: tuple[int, int, int], shared_fd: int, requests: int = 0, answers: int = 1) -> None:
@@ -75,7 +75,7 @@ def main(journal: str, rules: tuple[int, int, int], shared_fd: int, requests: in
     if hasattr(os, "nice"):
         os.nice(NICE)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # may be sent to the whole group: the crawl closes its end
-    warnings.filterwarnings("ignore", module="PIL")  # about metadata of pictures that are fine
+    warnings.filterwarnings("ignore", module="PIL")  # about metadata of images that are fine
     shared = mmap.mmap(shared_fd, 0) if shared_fd >= 0 else None
     with suppress(OSError):  # the crawl has died
-        Worker(Store(Path(journal), PictureRules(*rules)), shared).run(requests, answers)
+        Worker(Store(Path(journal), ImageRules(*rules)), shared).run(requests, answers)

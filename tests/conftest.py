@@ -1,4 +1,4 @@
-"""What many tests share: a tiny LLaVA-v1.6, a small set of described pictures, and the command line in-process."""
+"""What many tests share: a tiny LLaVA-v1.6, a small set of described images, and the command line in-process."""
 
 import itertools
 import json
@@ -50,7 +50,7 @@ class Described:
 
 
 def write_described(folder: Path, train: int, valid: int) -> Described:
-    """Items whose description names a colour, of several lengths, pictures of several shapes."""
+    """Items whose description names a colour, of several lengths, images of several shapes."""
     rng = random.Random(7)
     catalogue: dict[str, object] = {}
     lines = []
@@ -59,10 +59,10 @@ def write_described(folder: Path, train: int, valid: int) -> Described:
         title = "Kitchen towel " + " ".join(rng.choices(["set", "large", "cotton", "pack"], k=number % 4 + 1))
         text = f"The image shows a {colour} towel." + " It lies on a table." * (number % 3)
         name, split = f"{item}_0.jpg", "train" if number < train else "valid"
-        picture = Image.new("RGB", (rng.choice([120, 200, 480]), rng.choice([100, 300])), colour)
-        ImageDraw.Draw(picture).ellipse((10, 10, 20 + number, 60), fill="grey")
+        image = Image.new("RGB", (rng.choice([120, 200, 480]), rng.choice([100, 300])), colour)
+        ImageDraw.Draw(image).ellipse((10, 10, 20 + number, 60), fill="grey")
         (folder / f"{split}_images").mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"{split}_images" / name)
+        image.save(folder / f"{split}_images" / name)
         if split == "train":
             images = [{"large": f"http://127.0.0.1/{name}"}]
             catalogue[item] = {"title": title, "images": images, "image_descriptions_llava_cleaned": {name: text}}

@@ -4,7 +4,7 @@
 
 prints `{"val_loss": ..., "tokens": ..., "samples": ...}`. Nothing of LaViC's code is imported or repeated: the prompt
 is written out here, one sample at a time goes through one whole forward pass, and log-probabilities are taken token by
-token. Samples that a run would leave out or shorten (missing pictures, over-long titles) must not be in the file.
+token. Samples that a run would leave out or shorten (missing images, over-long titles) must not be in the file.
 """
 
 import json
@@ -26,9 +26,9 @@ BEFORE = (
 AFTER = "\n\nAssistant:"
 
 
-def sample_loss(model: PeftModel, processor, title: str, description: str, picture: Path) -> tuple[float, int]:
+def sample_loss(model: PeftModel, processor, title: str, description: str, image: Path) -> tuple[float, int]:
     """Sum of the losses of one sample's supervised tokens, in nats, and their number."""
-    with Image.open(picture) as opened:
+    with Image.open(image) as opened:
         pixels = processor.image_processor(images=opened.convert("RGB"), return_tensors="pt")["pixel_values"][0]
     marks = [f"<ItemImageEmb{number + 1}>" for number in range(len(pixels))]
     prompt = BEFORE + title.strip() + "\n" + "".join(marks) + AFTER

@@ -25,7 +25,7 @@ def write_run(logs: Path, run_id: str, events: list[dict[str, Any]], **about: An
         "continues": None,
         "train_samples": 320,
         "val_samples": 7,
-        "skipped": {"broken picture": 2, "no description": 1},
+        "skipped": {"broken image": 2, "no description": 1},
         "command": ["python", "-m", "lavic", "fit"],
         "versions": {"torch": "2.15.0"},
         **about,

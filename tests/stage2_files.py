@@ -1,4 +1,4 @@
-"""What the tests of stage 2 share: pictures, conversations, and a stage-1 adapter that changes what it touches."""
+"""What the tests of stage 2 share: images, conversations, and a stage-1 adapter that changes what it touches."""
 
 import json
 import random
@@ -41,7 +41,7 @@ class Stage2Files:
 
 
 def write_stage2_files(folder: Path, model: Path) -> Stage2Files:
-    """24 items, two of them without a picture and one with a broken one, and three splits of two categories.
+    """24 items, two of them without an image and one with a broken one, and three splits of two categories.
 
     The last lines of a split miss their ground truth among the candidates, name two, or repeat one.
     """
@@ -51,7 +51,7 @@ def write_stage2_files(folder: Path, model: Path) -> Stage2Files:
     (folder / "images").mkdir(parents=True)
     for number, item in enumerate(ids[2:]):
         Image.new("RGB", (90 + 10 * number, 120), colours[item]).save(folder / "images" / f"{item}_0.jpg")
-    (folder / "images" / f"{ids[5]}_0.jpg").write_bytes(b"no picture")
+    (folder / "images" / f"{ids[5]}_0.jpg").write_bytes(b"no image")
     titles = {item: {"title": f"Kitchen towel number {number}"} for number, item in enumerate(ids)}
     (folder / "items.json").write_text(json.dumps(titles))
     for category in ("home", "garden"):

@@ -1,4 +1,4 @@
-"""Controls of a validation: which other item's picture a sample is shown."""
+"""Controls of a validation: which other item's image a sample is shown."""
 
 from collections import Counter
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def partners_of(items: list[str], seed: int) -> list[int]:
-    """For every sample one of another item, by chance: whose picture the `shuffled` control shows instead.
+    """For every sample one of another item, by chance: whose image the `shuffled` control shows instead.
 
-    The pairing is a bijection, so the control sees exactly the same pictures. It depends on the seed and the items
+    The pairing is a bijection, so the control sees exactly the same images. It depends on the seed and the items
     alone, not on batches or processes. (Where one item has more than half of all samples, no such pairing exists, and
     some samples are paired within their item.)
     """

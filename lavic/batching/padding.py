@@ -16,7 +16,7 @@ class PromptBatch(TypedDict):
     input_ids: Tensor  # (B, T) int64
     attention_mask: Tensor  # (B, T) int64
     views: Tensor  # (V, 3, side, side) uint8, in the order of the placeholders
-    samples: list[dict[str, Any]]  # item, title, picture, description
+    samples: list[dict[str, Any]]  # item, title, image, description
 
 
 def pad(

@@ -1,11 +1,11 @@
-"""Metadata files -> described pictures: what LaViC's `item2meta` files say, checked entry by entry.
+"""Metadata files -> described images: what LaViC's `item2meta` files say, checked entry by entry.
 
 Two published forms are read (docs/data.md has examples):
 
 - `.json`: `{ASIN: {"title": ..., "image_descriptions_llava_cleaned": {"ASIN_i.jpg": text}}}`
 - `.jsonl`: one `{"title", "image_name", "image_description_llava_cleaned"}` a line
 
-Only the text is looked at here; whether the pictures are there and whole is checked by
+Only the text is looked at here; whether the images are there and whole is checked by
 `lavic/tasks/distillation/samples.py`.
 """
 
@@ -19,25 +19,25 @@ from lavic.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class DescribedPicture:
-    """One picture of an item, and the text that the published LLaVA wrote about it."""
+class DescribedImage:
+    """One image of an item, and the text that the published LLaVA wrote about it."""
 
     item: str
     title: str
-    picture: str  # file name inside the images folder
+    image: str  # file name inside the images folder
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An entry that was left out: `where` is the item, the picture, or the line it stands in."""
+    """An entry that was left out: `where` is the item, the image, or the line it stands in."""
 
     where: str
     reason: str
 
 
-def read_described_pictures(path: Path) -> Iterator[DescribedPicture | Skipped]:
-    """All described pictures of a metadata file in the file's order, and the entries that cannot be used.
+def read_described_images(path: Path) -> Iterator[DescribedImage | Skipped]:
+    """All described images of a metadata file in the file's order, and the entries that cannot be used.
 
     Raises:
         UserError: the file is missing, is not `.json` or `.jsonl`, or is not valid JSON (names the line).
@@ -49,17 +49,17 @@ def read_described_pictures(path: Path) -> Iterator[DescribedPicture | Skipped]:
     entries = _read_json(path) if path.suffix == ".json" else _read_jsonl(path)
     seen: set[str] = set()
     for entry in entries:
-        if isinstance(entry, DescribedPicture):
-            if entry.picture in seen:
-                entry = Skipped(entry.picture, "duplicate picture")
+        if isinstance(entry, DescribedImage):
+            if entry.image in seen:
+                entry = Skipped(entry.image, "duplicate image")
             else:
-                seen.add(entry.picture)
+                seen.add(entry.image)
         yield entry
 
 
-def item_of_picture(picture: str) -> str:
-    """`B08LYS9WYD_4.jpg` -> `B08LYS9WYD`: published picture names are the item's ID, `_`, and a number."""
-    return PurePosixPath(picture).stem.rpartition("_")[0] or PurePosixPath(picture).stem
+def item_of_image(image: str) -> str:
+    """`B08LYS9WYD_4.jpg` -> `B08LYS9WYD`: published image names are the item's ID, `_`, and a number."""
+    return PurePosixPath(image).stem.rpartition("_")[0] or PurePosixPath(image).stem
 
 
 def escapes_folder(name: str) -> bool:
@@ -69,7 +69,7 @@ def escapes_folder(name: str) -> bool:
     return absolute or ".." in windows.parts or "\0" in name
 
 
-def _read_json(path: Path) -> Iterator[DescribedPicture | Skipped]:
+def _read_json(path: Path) -> Iterator[DescribedImage | Skipped]:
     twice: list[str] = []
 
     def keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,11 +98,11 @@ def _read_json(path: Path) -> Iterator[DescribedPicture | Skipped]:
         if not isinstance(descriptions, dict) or not descriptions:
             yield Skipped(item, "no description")
             continue
-        for picture, description in descriptions.items():
-            yield _checked(item, meta.get("title"), picture, description, where=picture or item)
+        for image, description in descriptions.items():
+            yield _checked(item, meta.get("title"), image, description, where=image or item)
 
 
-def _read_jsonl(path: Path) -> Iterator[DescribedPicture | Skipped]:
+def _read_jsonl(path: Path) -> Iterator[DescribedImage | Skipped]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -117,24 +117,24 @@ def _read_jsonl(path: Path) -> Iterator[DescribedPicture | Skipped]:
             if not isinstance(meta, dict):
                 yield Skipped(where, "not an object")
                 continue
-            picture = meta.get("image_name")
-            item = item_of_picture(picture) if isinstance(picture, str) else ""
+            image = meta.get("image_name")
+            item = item_of_image(image) if isinstance(image, str) else ""
             description = meta.get("image_description_llava_cleaned")
-            yield _checked(item, meta.get("title"), picture, description, where=where)
+            yield _checked(item, meta.get("title"), image, description, where=where)
 
 
-def _checked(item: str, title: Any, picture: Any, description: Any, where: str) -> DescribedPicture | Skipped:
-    if not isinstance(picture, str) or not picture.strip():
-        return Skipped(where, "no picture name")
-    if escapes_folder(picture):
-        return Skipped(where, "picture name leaves the folder")
+def _checked(item: str, title: Any, image: Any, description: Any, where: str) -> DescribedImage | Skipped:
+    if not isinstance(image, str) or not image.strip():
+        return Skipped(where, "no image name")
+    if escapes_folder(image):
+        return Skipped(where, "image name leaves the folder")
     if not isinstance(title, str) or not title.strip():
         return Skipped(where, "no title")
     if not isinstance(description, str) or not description.strip():
         return Skipped(where, "no description")
-    if not all(map(_is_text, (item, picture, title, description))):
+    if not all(map(_is_text, (item, image, title, description))):
         return Skipped(where, "not valid Unicode")
-    return DescribedPicture(item, title.strip(), picture, description.strip())
+    return DescribedImage(item, title.strip(), image, description.strip())
 
 
 def _is_text(value: str) -> bool:

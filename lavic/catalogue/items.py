@@ -1,6 +1,6 @@
-"""The catalogue as stage 2 sees it: each item's ID, title and picture.
+"""The catalogue as stage 2 sees it: each item's ID, title and image.
 
-Unlike stage 1's described pictures (`lavic/catalogue/descriptions.py`), an item counts here even without a description:
+Unlike stage 1's described images (`lavic/catalogue/descriptions.py`), an item counts here even without a description:
 it can still be a candidate.
 """
 
@@ -10,37 +10,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavic.catalogue.descriptions import item_of_picture
+from lavic.catalogue.descriptions import item_of_image
 from lavic.errors import UserError
 
 NO_TITLE = "No Title"  # what the published prompt says of an item without one
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_IMAGES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A product. `picture` is the file of its first picture, None when there is none."""
+    """A product. `image` is the file of its first image, None when there is none."""
 
     id: str
     title: str
-    picture: Path | None
+    image: Path | None
 
 
 def read_items(metadata: Sequence[Path], images: Sequence[Path] = ()) -> dict[str, Item]:
     """All items of the metadata files (`item2meta` .json or .jsonl), in order; an ID's first title counts.
 
-    `images` are folders of `ID_i.jpg` files; an item's picture is the one with the lowest `i` in the first
+    `images` are folders of `ID_i.jpg` files; an item's image is the one with the lowest `i` in the first
     folder that has one.
 
     Raises:
         UserError: a file or folder is missing, or a file is not of those forms (names the line).
     """
-    pictures = _first_pictures(images)
+    first_images = _first_images(images)
     items: dict[str, Item] = {}
     for path in metadata:
         for item, title in _titles(path):
             if item not in items:
-                items[item] = Item(item, title or NO_TITLE, pictures.get(item))
+                items[item] = Item(item, title or NO_TITLE, first_images.get(item))
     if not items:
         named = ", ".join(map(str, metadata))
         raise UserError(f"No item was found in {named or 'no file'}; give item2meta .json or .jsonl files.")
@@ -55,9 +55,9 @@ def _titles(path: Path) -> Iterator[tuple[str, str]]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     meta = _parsed(line, path, number)
-                    picture = meta.get("image_name") if isinstance(meta, dict) else None
-                    if isinstance(picture, str) and picture:
-                        yield item_of_picture(picture), _text(meta.get("title"))
+                    image = meta.get("image_name") if isinstance(meta, dict) else None
+                    if isinstance(image, str) and image:
+                        yield item_of_image(image), _text(meta.get("title"))
         return
     catalogue = _parsed(path.read_text(encoding="utf-8"), path, 1)
     if not isinstance(catalogue, dict):
@@ -80,7 +80,7 @@ def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _first_pictures(folders: Sequence[Path]) -> dict[str, Path]:
+def _first_images(folders: Sequence[Path]) -> dict[str, Path]:
     first: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -88,8 +88,8 @@ def _first_pictures(folders: Sequence[Path]) -> dict[str, Path]:
         here: dict[str, tuple[int, Path]] = {}
         for path in folder.iterdir():
             number = path.stem.rpartition("_")[2]
-            if path.suffix.lower() in _PICTURES:
-                item = item_of_picture(path.name)
+            if path.suffix.lower() in _IMAGES:
+                item = item_of_image(path.name)
                 place = (int(number) if number.isdecimal() else 0, path)
                 here[item] = min(here.get(item, place), place)
         for item, (_, path) in here.items():

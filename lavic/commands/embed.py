@@ -1,4 +1,4 @@
-"""`python -m lavic embed`: fills the item store with every catalogue picture's CLS tokens.
+"""`python -m lavic embed`: fills the item store with every catalogue image's CLS tokens.
 
 It can be stopped and started again at any time. `torchrun --nproc-per-node N -m lavic embed ...` shares the work
 between N devices.
@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-from lavic.catalogue.images import open_picture
+from lavic.catalogue.images import open_image
 from lavic.catalogue.items import read_items
 from lavic.commands.options import read_options
 from lavic.errors import UserError
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
-    """The command line: stage 2's YAML file, and how many pictures go through the model at a time."""
+    """The command line: stage 2's YAML file, and how many images go through the model at a time."""
     task, data, options = read_options(
         argv, "python -m lavic embed", "Computes every item's CLS tokens once.", _add_options
     )
@@ -66,9 +66,9 @@ def main(argv: list[str]) -> int:
         shard=shard,
         shards=shards,
     )
-    missing = sum(item.picture is None for item in items)
+    missing = sum(item.image is None for item in items)
     log.info(
-        "%d items in %s after %.1f s: %d without a picture, %d of this process's with a broken one%s",
+        "%d items in %s after %.1f s: %d without an image, %d of this process's with a broken one%s",
         len(items),
         store_folder(data.item_store, identity),
         time.perf_counter() - started,
@@ -80,8 +80,8 @@ def main(argv: list[str]) -> int:
 
 
 def _add_options(parser: LightningArgumentParser) -> None:
-    parser.add_argument("--batch_size", type=int, default=16, help="Pictures a forward pass (of five views each).")
+    parser.add_argument("--batch_size", type=int, default=16, help="Images a forward pass (of five views each).")
 
 
-def _cut(image_processor: Any, picture: Path) -> Tensor:
-    return cut_views(image_processor, open_picture(picture))
+def _cut(image_processor: Any, image: Path) -> Tensor:
+    return cut_views(image_processor, open_image(image))

@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from transformers import LlavaNextConfig
 
-from lavic.catalogue.descriptions import DescribedPicture, read_described_pictures
+from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.cost.counting import Sample, StepFlop, parameters, step_flop, trainable_parameters
 from lavic.cost.gpus import Gpu, known_gpu, named_gpu
 from lavic.cost.memory import GIB, Precision, step_bytes
@@ -119,7 +119,7 @@ def _count_samples(data: dict[str, Any]) -> int | None:
     path = Path(data.get("train_data") or "")
     if not path.is_file():
         return None
-    count = sum(isinstance(entry, DescribedPicture) for entry in read_described_pictures(path))
+    count = sum(isinstance(entry, DescribedImage) for entry in read_described_images(path))
     return min(count, data.get("max_samples") or count)
 
 

@@ -35,7 +35,7 @@ class Recommended:
 
     item: str
     title: str
-    picture: str | None
+    image: str | None
     log_likelihood: float
     probability: float
 
@@ -76,9 +76,9 @@ class Recommender:
         ranked = []
         for place in likelihoods.argsort(descending=True, stable=True).tolist():
             item = self.items[ids[place]]
-            picture = str(item.picture) if item.picture else None
+            image = str(item.image) if item.image else None
             ranked.append(
-                Recommended(item.id, item.title, picture, float(likelihoods[place]), float(probabilities[place]))
+                Recommended(item.id, item.title, image, float(likelihoods[place]), float(probabilities[place]))
             )
         return ranked
 
@@ -137,8 +137,8 @@ def _show(ranked: list[Recommended], seconds: float, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"latency_seconds": seconds, "products": [asdict(r) for r in ranked]}, ensure_ascii=False))
         return
-    table = Table("", Column("ID", no_wrap=True), "probability", "title", Column("picture", overflow="fold"))
+    table = Table("", Column("ID", no_wrap=True), "probability", "title", Column("image", overflow="fold"))
     for place, r in enumerate(ranked, 1):
-        table.add_row(str(place), r.item, f"{r.probability:.3f}", r.title, r.picture or "none")
+        table.add_row(str(place), r.item, f"{r.probability:.3f}", r.title, r.image or "none")
     Console().print(table)
     print(f"latency: {seconds:.3f} s")

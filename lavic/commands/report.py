@@ -57,7 +57,7 @@ def page(run: Run) -> str:
     sections = {
         "Summary": _table(_summary(run)),
         "Curves": f'<div class="curves">{"".join(_curves(run))}</div>',
-        "Validation pictures": _samples(run.directory / "samples"),
+        "Validation images": _samples(run.directory / "samples"),
         "Warnings and skipped steps": _troubles(run),
         "Configuration": _configuration(run.directory / "config.yaml"),
         "Versions": _table(run.about.get("versions", {})),
@@ -107,7 +107,7 @@ def _points(run: Run, kind: str, name: str) -> list[tuple[float, float]]:
 
 
 def _samples(folder: Path) -> str:
-    """Every epoch's pictures with target and generated text; the last epoch's are unfolded."""
+    """Every epoch's images with target and generated text; the last epoch's are unfolded."""
     epochs = sorted(folder.glob("epoch_*/samples.jsonl"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
     parts = []
     for path in epochs:
@@ -118,11 +118,11 @@ def _samples(folder: Path) -> str:
     return "".join(parts)
 
 
-def _sample(sample: dict[str, Any], picture: Path) -> str:
-    encoded = base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
+def _sample(sample: dict[str, Any], image: Path) -> str:
+    encoded = base64.b64encode(image.read_bytes()).decode() if image.is_file() else ""
     fields = {name: sample.get(name) for name in ("item", "title", "target", "generated")}
-    image = f'<img alt="{escape(str(sample.get("picture")))}" src="data:image/jpeg;base64,{encoded}">'
-    return f'<div class="sample">{image}{_table(fields)}</div>'
+    shown = f'<img alt="{escape(str(sample.get("image")))}" src="data:image/jpeg;base64,{encoded}">'
+    return f'<div class="sample">{shown}{_table(fields)}</div>'
 
 
 def _troubles(run: Run) -> str:

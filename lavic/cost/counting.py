@@ -23,7 +23,7 @@ class Sample:
     """What one sample asks of the model.
 
     Args:
-        views: views of the picture.
+        views: views of the image.
         tokens: all text tokens, prompt and target, placeholders included.
         prefix: tokens at the start that are the same in every prompt.
         before_placeholder: tokens before the first placeholder, the prefix included.

@@ -1,4 +1,4 @@
-"""Writes the sample catalogue: metadata and conversations in the published form, and the pictures."""
+"""Writes the sample catalogue: metadata and conversations in the published form, and the images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_sample(folder: Path, base_url: str = BASE_URL, seed: int = 0) -> None:
 
     Args:
         folder: receives `item2meta_train.json`, `item2meta_valid.jsonl`, `sample/{train,valid,test}.jsonl`.
-        base_url: where the pictures will be served; `{base_url}/ASIN_i.jpg`.
+        base_url: where the images will be served; `{base_url}/ASIN_i.jpg`.
         seed: of everything that is invented.
     """
     train, valid = sample_products(seed)
@@ -48,12 +48,12 @@ def write_sample(folder: Path, base_url: str = BASE_URL, seed: int = 0) -> None:
         (
             {
                 "title": product.title,
-                "image_name": picture.name,
-                "image": f"{base_url}/{picture.name}",
-                "image_description_llava_cleaned": picture.description,
+                "image_name": image.name,
+                "image": f"{base_url}/{image.name}",
+                "image_description_llava_cleaned": image.description,
             }
             for product in valid
-            for picture in product.pictures[:1]
+            for image in product.images[:1]
         ),
     )
     (folder / "sample").mkdir(exist_ok=True)
@@ -64,29 +64,29 @@ def write_sample(folder: Path, base_url: str = BASE_URL, seed: int = 0) -> None:
         _write_lines(folder / "sample" / f"{split}.jsonl", conversations)
 
 
-def write_pictures(folder: Path, seed: int = 0) -> None:
-    """Draws every picture that `write_sample` names, as `folder/ASIN_i.jpg`; about ten milliseconds each."""
+def write_images(folder: Path, seed: int = 0) -> None:
+    """Draws every image that `write_sample` names, as `folder/ASIN_i.jpg`; about ten milliseconds each."""
     folder.mkdir(parents=True, exist_ok=True)
     train, valid = sample_products(seed)
-    shown = [(product, picture) for product in train for picture in product.pictures]
-    shown += [(product, product.pictures[0]) for product in valid]
-    for product, picture in shown:
-        draw(picture.look, product.kind.noun, picture.name).save(folder / picture.name, quality=90)
+    shown = [(product, image) for product in train for image in product.images]
+    shown += [(product, product.images[0]) for product in valid]
+    for product, image in shown:
+        draw(image.look, product.kind.noun, image.name).save(folder / image.name, quality=90)
 
 
 def _train_entry(product: Product, base_url: str) -> dict[str, object]:
     return {
         "title": product.title,
-        "images": [{"large": f"{base_url}/{picture.name}"} for picture in product.pictures],
+        "images": [{"large": f"{base_url}/{image.name}"} for image in product.images],
         "image_descriptions_llava_cleaned": {
-            picture.name: picture.description for picture in product.pictures
+            image.name: image.description for image in product.images
         },
     }
 
 
 def _faulty_entries(train: list[Product], base_url: str) -> list[tuple[str, dict[str, object]]]:
     first, second, third, fourth = (_train_entry(product, base_url) for product in train[:4])
-    outside = {"../B003SAMPLE_0.jpg": train[3].pictures[0].description}
+    outside = {"../B003SAMPLE_0.jpg": train[3].images[0].description}
     return [
         ("B001SAMPLE", first | {"image_descriptions_llava_cleaned": {}}),
         ("B002SAMPLE", second | {"images": None}),

@@ -1,7 +1,7 @@
 """What the toy's pretraining asks besides descriptions: which of several products fits a wish, answered by its ID.
 
 The prompt is stage 2's, about other products than the sample's, with an ID drawn anew each time, so that no ID can be
-known by heart. Looking a picture up and copying an ID from a list is what a grown language model can do and a small one
+known by heart. Looking an image up and copying an ID from a list is what a grown language model can do and a small one
 hardly discovers from one answer a prompt. So it is asked of every candidate too, silently, at its visual tokens: what
 of the wish does it meet, and what is its ID? The answers are read one layer before the last, which leaves the last one
 to choose.
@@ -21,7 +21,7 @@ from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from lavic.batching.padding import IGNORED, pad
 from lavic.demo.conversations import converse, wish
-from lavic.demo.products import COLOURS, ID_END, ID_PIECES, ID_START, PATTERNS, Picture, Product
+from lavic.demo.products import COLOURS, ID_END, ID_PIECES, ID_START, PATTERNS, Photograph, Product
 from lavic.model.processor import placeholder_ids
 from lavic.model.text import PLACEHOLDERS, encode
 from lavic.model.visual_tokens import fill_placeholders, project
@@ -36,32 +36,32 @@ NOTHING, COLOUR, PATTERN, ALL = range(4)  # what a candidate meets of a wish
 
 @dataclass(frozen=True)
 class Choice:
-    """A prompt about K of the pictures, and what is to be answered.
+    """A prompt about K of the images, and what is to be answered.
 
     Attributes:
         prompt: stage 2's, or its end.
         answer: the ID of the one that fits.
-        pictures: K indices of the pictures.
+        images: K indices of the images.
         pieces: of each candidate's ID, the part that tells it from others.
         met: for each candidate what it meets of the wish, `NOTHING` to `ALL`.
     """
 
     prompt: str
     answer: str
-    pictures: list[int]
+    images: list[int]
     pieces: list[str]
     met: list[int]
 
 
 class Choices:
-    """Invents choices between pictured products.
+    """Invents choices between imaged products.
 
     Args:
-        shown: P pictures with their products.
+        shown: P images with their products.
         rng: of everything that is invented.
     """
 
-    def __init__(self, shown: Sequence[tuple[Product, Picture]], rng: Random) -> None:
+    def __init__(self, shown: Sequence[tuple[Product, Photograph]], rng: Random) -> None:
         self.shown, self.rng = shown, rng
         self.shelves: dict[str, list[int]] = {}
         for index, (product, _) in enumerate(shown):
@@ -79,21 +79,21 @@ class Choices:
         shelf = rng.choice(list(self.shelves.values()))
         rng.shuffle(shelf)
         different = {(shown[i][1].look.colour, shown[i][1].look.pattern): i for i in shelf}
-        pictures = rng.sample(list(different.values()), candidates)
-        looks = [shown[i][1].look for i in pictures]
+        images = rng.sample(list(different.values()), candidates)
+        looks = [shown[i][1].look for i in images]
         pieces = rng.sample(ID_PIECES, candidates)
         ids = [ID_START + piece + ID_END for piece in pieces]
         place = rng.randrange(candidates)
-        wanted, look = shown[pictures[place]][0], looks[place]
+        wanted, look = shown[images[place]][0], looks[place]
         alone = rng.random() < 0.2 and sum(other.colour == look.colour for other in looks) == 1
         says = converse(wanted.kind, look, alone, rng) if whole or rng.random() < 0.3 else wish(look, alone, rng)
-        titles = [shown[i][0].title if titled else "" for i in pictures]
+        titles = [shown[i][0].title if titled else "" for i in images]
         prompt = recommendation_prompt(says, [Shown(*pair, VIEWS) for pair in zip(ids, titles, strict=True)])
         met = []
         for other in looks:
             colour, pattern = other.colour == look.colour, other.pattern == look.pattern and not alone
             met.append(ALL if colour and (pattern or alone) else COLOUR if colour else PATTERN if pattern else NOTHING)
-        return Choice(prompt if whole else prompt[prompt.index("\nConversation:") :], ids[place], pictures, pieces, met)
+        return Choice(prompt if whole else prompt[prompt.index("\nConversation:") :], ids[place], images, pieces, met)
 
 
 class ChoosingLoss(nn.Module):
@@ -134,8 +134,8 @@ class ChoosingLoss(nn.Module):
         encoded = encode(tokenizer, [choice.prompt for choice in batch], [choice.answer for choice in batch])
         padded = pad([one.input_ids for one in encoded], [one.target_start for one in encoded], tokenizer.pad_token_id)
         ids = padded["input_ids"]
-        pictures = [index for choice in batch for index in choice.pictures]
-        visual_tokens = project(llava, self.features[pictures].flatten(0, 1))
+        images = [index for choice in batch for index in choice.images]
+        visual_tokens = project(llava, self.features[images].flatten(0, 1))
         language = llava.model.language_model
         states = language(
             inputs_embeds=fill_placeholders(llava.get_input_embeddings()(ids), ids, visual_tokens, self.places),
@@ -156,23 +156,23 @@ class ChoosingLoss(nn.Module):
 def naming_loss(
     llava: LlavaNextForConditionalGeneration,
     processor: LlavaNextProcessor,
-    pictures: Sequence[Picture],
+    images: Sequence[Photograph],
     features: Tensor,
 ) -> Tensor:
     """How badly the visual tokens themselves, read as words, name colour and pattern: a scalar, in nats.
 
-    It brings pictures and words together, without which a wish's word hardly finds the picture that it means.
+    It brings images and words together, without which a wish's word hardly finds the image that it means.
 
     Args:
         llava: the model.
         processor: its tokenizer has a token for every colour and pattern.
-        pictures: B pictures.
+        images: B images.
         features: (B, 5, vision width).
     """
     read = llava.lm_head(llava.model.language_model.norm(project(llava, features.flatten(0, 1))))
     words = {word: processor.tokenizer.convert_tokens_to_ids("▁" + word) for word in (*COLOURS, *PATTERNS)}
-    colours = _at_each_view(read, [words[picture.look.colour] for picture in pictures])
-    return colours + _at_each_view(read, [words[picture.look.pattern] for picture in pictures])
+    colours = _at_each_view(read, [words[image.look.colour] for image in images])
+    return colours + _at_each_view(read, [words[image.look.pattern] for image in images])
 
 
 def _at_each_view(logits: Tensor, labels: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Conversations whose wish only the pictures can answer, in the published form of stage 2's data."""
+"""Conversations whose wish only the images can answer, in the published form of stage 2's data."""
 
 from __future__ import annotations
 

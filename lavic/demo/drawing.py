@@ -33,7 +33,7 @@ RGB: dict[str, Colour] = {
 
 
 def draw(look: Look, noun: str, name: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """Draws `look` as an RGB picture.
+    """Draws `look` as an RGB image.
 
     Args:
         look: colour, pattern, form and background to show.
@@ -43,7 +43,7 @@ def draw(look: Look, noun: str, name: str, size: tuple[int, int] | None = None) 
     """
     rng = Random(f"picture {name}")
     width, height = size or (rng.randint(400, 500), rng.randint(400, 500))
-    picture = _background(look.background, width, height, rng)
+    image = _background(look.background, width, height, rng)
     reach = min(width, height) * rng.uniform(0.36, 0.43)
     centre_x = width / 2 + rng.uniform(-0.05, 0.05) * width
     centre_y = height / 2 + rng.uniform(-0.05, 0.05) * height
@@ -52,18 +52,18 @@ def draw(look: Look, noun: str, name: str, size: tuple[int, int] | None = None) 
         box = (box[0], centre_y - 0.58 * reach, box[2], centre_y + 0.58 * reach)
     mask = Image.new("L", (width, height), 0)
     _outline(ImageDraw.Draw(mask), look.form, box, fill=255)
-    _draw_behind(ImageDraw.Draw(picture), noun, box)
-    picture.paste(_surface(look, width, height, rng), mask=mask)
-    front = ImageDraw.Draw(picture)
+    _draw_behind(ImageDraw.Draw(image), noun, box)
+    image.paste(_surface(look, width, height, rng), mask=mask)
+    front = ImageDraw.Draw(image)
     _outline(front, look.form, box, outline=_shade(RGB[look.colour], 0.35), width=max(4, int(reach / 16)))
     _draw_in_front(front, noun, look, box)
-    return picture
+    return image
 
 
 def _background(name: str, width: int, height: int, rng: Random) -> Image.Image:
     base = RGB[name]
-    picture = Image.new("RGB", (width, height), base)
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, height), base)
+    pen = ImageDraw.Draw(image)
     if name == "wood":
         for y in range(0, height, 9):
             grain = _shade(base, rng.uniform(0.82, 1.1))
@@ -78,7 +78,7 @@ def _background(name: str, width: int, height: int, rng: Random) -> Image.Image:
             x, y = rng.randrange(width), rng.randrange(height)
             ink = _shade(base, rng.uniform(0.7, 1.3))
             pen.line((x, y, x + rng.randint(-2, 2), y - length), fill=ink, width=2)
-    return picture
+    return image
 
 
 def _surface(look: Look, width: int, height: int, rng: Random) -> Image.Image:

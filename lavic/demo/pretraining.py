@@ -1,6 +1,6 @@
 """Pretrains the toy LLaVA-v1.6 on a CPU in about two minutes, in the order in which the real one was made.
 
-1. The vision tower's class token learns what a picture shows. CLIP learns it from captions, the toy from labels.
+1. The vision tower's class token learns what an image shows. CLIP learns it from captions, the toy from labels.
 2. The language model and the projector learn to describe a product from *patch* features of the layer before the
    last, which is what LLaVA reads. To keep this short the toy reads their mean over each view, five tokens in all,
    where the real one reads all 2,885.
@@ -22,14 +22,14 @@ from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 from lavic.batching.padding import IGNORED, pad
 from lavic.demo.choosing import Choices, ChoosingLoss, naming_loss
 from lavic.demo.drawing import draw
-from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Picture, Product, describe
+from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Photograph, Product, describe
 from lavic.model.loss import target_loss
 from lavic.model.processor import placeholder_ids
 from lavic.model.text import distillation_prompt, encode
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import Normalise, project
 
-Shown = tuple[Product, Picture]
+Shown = tuple[Product, Photograph]
 
 TOWER_STEPS, TOWER_BATCH = 400, 48
 DESCRIBE_STEPS, CHOOSE_STEPS = 120, 380
@@ -41,18 +41,18 @@ FULL_PROMPT_SHARE = 0.2
 def embed_patches(
     llava: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, shown: Sequence[Shown]
 ) -> Tensor:
-    """Draws and cuts the pictures, sets the patch embedding, and applies it: (P, 5, patches of a view, width).
+    """Draws and cuts the images, sets the patch embedding, and applies it: (P, 5, patches of a view, width).
 
-    The patch embedding becomes the main components of the first pictures' patches, less uneven in scale, and is
-    not trained further: nearly all the tower's cost at this size is in it, and so it is paid once a picture.
+    The patch embedding becomes the main components of the first images' patches, less uneven in scale, and is
+    not trained further: nearly all the tower's cost at this size is in it, and so it is paid once an image.
     """
     normalise = Normalise(processor.image_processor)
     convolution = llava.model.vision_tower.embeddings.patch_embedding
     width, _, side, _ = convolution.weight.shape
 
     def pixels(item: Shown) -> Tensor:
-        product, picture = item
-        drawn = draw(picture.look, product.kind.noun, picture.name)
+        product, image = item
+        drawn = draw(image.look, product.kind.noun, image.name)
         normalised: Tensor = normalise(cut_views(processor.image_processor, drawn), torch.float32)
         return normalised
 
@@ -82,7 +82,7 @@ def train_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor, looks
     parameters = [*(p for p in tower.parameters() if p.requires_grad), *heads.parameters()]
     for optimizer in _steps(parameters, TOWER_STEPS):
         picked = torch.randint(len(patches), (TOWER_BATCH,))
-        # Every second view is the whole picture, the others are quarters of it.
+        # Every second view is the whole image, the others are quarters of it.
         view = torch.randint(1, 5, (TOWER_BATCH,)) * torch.randint(0, 2, (TOWER_BATCH,))
         seen = tower.post_layernorm(_run_tower(llava, patches[picked, view])[-1][:, 0])
         losses = [
@@ -146,7 +146,7 @@ def train_language(
     Args:
         llava: the model, after `begin_language`.
         processor: with the placeholders.
-        shown: P pictures with their products.
+        shown: P images with their products.
         features: (P, 5, width), from `mean_patch_features`.
         seed: of the order.
     """
@@ -180,7 +180,7 @@ def _describing_loss(
     whole: bool,
     rng: Random,
 ) -> Tensor:
-    """Stage 1's loss for B pictures by their features (B, 5, width).
+    """Stage 1's loss for B images by their features (B, 5, width).
 
     Unless the prompt is to be `whole` it leaves out its beginning, which is the same for every sample.
     """
@@ -188,7 +188,7 @@ def _describing_loss(
     if not whole:
         prompts = [prompt[prompt.index("This product's title") :] for prompt in prompts]
     # Worded anew each time, so that sentences are not learned by heart.
-    targets = [describe(product.kind, picture.look, rng) for product, picture in shown]
+    targets = [describe(product.kind, image.look, rng) for product, image in shown]
     encoded = encode(processor.tokenizer, prompts, targets)
     batch = pad(
         [sample.input_ids for sample in encoded],

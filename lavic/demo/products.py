@@ -1,4 +1,4 @@
-"""Invented household products whose look stands in the picture and the description, never in the title."""
+"""Invented household products whose look stands in the image and the description, never in the title."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Look:
-    """What only the picture shows. `accent` is the pattern's colour, "" for a plain product."""
+    """What only the image shows. `accent` is the pattern's colour, "" for a plain product."""
 
     colour: str
     pattern: str
@@ -58,7 +58,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Photograph:
     """One photograph: file name `ASIN_i.jpg`, what it shows, and the sentences that describe it."""
 
     name: str
@@ -68,22 +68,22 @@ class Picture:
 
 @dataclass(frozen=True)
 class Product:
-    """One item of the catalogue; its pictures differ in the background only."""
+    """One item of the catalogue; its images differ in the background only."""
 
     asin: str
     kind: Kind
     title: str
-    pictures: tuple[Picture, ...]
+    images: tuple[Photograph, ...]
 
     @property
     def look(self) -> Look:
-        return self.pictures[0].look
+        return self.images[0].look
 
 
 def make_products(per_kind: int, seed: int) -> list[Product]:
     """Makes `per_kind` products of each kind, in which no two of a kind share colour and pattern.
 
-    Every second has a second picture, every twentieth an ISBN-like id of ten digits. Raises `ValueError` when
+    Every second has a second image, every twentieth an ISBN-like id of ten digits. Raises `ValueError` when
     `per_kind` exceeds the number of colours times patterns.
     """
     rng, words = Random(f"products {seed}"), Random(f"descriptions {seed}")
@@ -98,11 +98,11 @@ def make_products(per_kind: int, seed: int) -> list[Product]:
             form = rng.choice(FORMS)
             backgrounds = rng.sample(sorted(BACKGROUNDS), 2 if len(products) % 2 == 0 else 1)
             looks = [Look(colour, pattern, accent, form, background) for background in backgrounds]
-            pictures = tuple(
-                Picture(f"{asin}_{index}.jpg", look, describe(kind, look, words))
+            images = tuple(
+                Photograph(f"{asin}_{index}.jpg", look, describe(kind, look, words))
                 for index, look in enumerate(looks)
             )
-            products.append(Product(asin, kind, title, pictures))
+            products.append(Product(asin, kind, title, images))
     return products
 
 

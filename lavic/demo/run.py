@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lavic.demo.catalogue import sample_products, write_pictures, write_sample
-from lavic.demo.picture_server import PictureServer
+from lavic.demo.catalogue import sample_products, write_images, write_sample
+from lavic.demo.image_server import ImageServer
 from lavic.demo.stage2 import recommend_sample, show_recommendation
 from lavic.demo.toy_llava import build
 from lavic.errors import UserError
@@ -55,10 +55,10 @@ def crawl_sample(folder: Path) -> None:
     """Draws the catalogue, serves it with a few faults on purpose, and crawls it into `folder/data`."""
     _say("The sample catalogue: 200 products drawn by code, served over HTTP with a few faults, and crawled")
     served, data = folder / "served", folder / "data"
-    write_pictures(served)
+    write_images(served)
 
     async def serve_and_crawl() -> None:
-        async with PictureServer(served) as server:
+        async with ImageServer(served) as server:
             write_sample(data, base_url=server.url("").rstrip("/"))
             await asyncio.to_thread(
                 _run, "crawl", "--allow-host", server.address,
@@ -91,14 +91,14 @@ def show(output: Path, run: Path, seconds: float) -> None:
     """The validations as a table, one description in words, and where the adapter is."""
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     validations = [event for event in events if event["event"] == "validation"]
-    table = Table("epoch", "val_loss", "perplexity", "visual_gain", "gain over a blank picture", title="Stage 1, demo")
+    table = Table("epoch", "val_loss", "perplexity", "visual_gain", "gain over a blank image", title="Stage 1, demo")
     for event in validations:
         names = ("val_loss", "val_perplexity", "visual_gain", "visual_gain_blank")
         table.add_row(f"{event['epoch']:.0f}", *(f"{event[name]:.3f}" for name in names))
     console.print(table)
     samples = run / "samples" / f"epoch_{validations[-1]['epoch']:.0f}" / "samples.jsonl"
     sample = json.loads(samples.read_text(encoding="utf-8").splitlines()[0])
-    console.print(f"[bold]{sample['picture']}[/] ({sample['title']})")
+    console.print(f"[bold]{sample['image']}[/] ({sample['title']})")
     console.print(f"  target     {sample['target']}\n  generated  {sample['generated']}\n")
     losses = [event["val_loss"] for event in validations]
     gain = validations[-1]["visual_gain"]
@@ -109,7 +109,7 @@ def show(output: Path, run: Path, seconds: float) -> None:
         )
     falls = "fell in each epoch" if losses == sorted(losses, reverse=True) else "fell"
     console.print(
-        f"val_loss {falls}; with the right picture the model is {gain:.2f} nats a token better than with another"
+        f"val_loss {falls}; with the right image the model is {gain:.2f} nats a token better than with another"
         " item's.\n"
         f"The best adapter is in {output / 'vision_lora_adapter_best'} (its README.md says how to load it);"
         f" curves: tensorboard --logdir logs. {seconds:.0f} s in all."

@@ -1,7 +1,7 @@
 """`./run_training.sh --demo --stage 2`: recommendation on the sample catalogue, after the demo's stage 1.
 
-The wishes are about what the pictures show ("something red with stripes"), and the ten candidates share their kind, so
-titles do not help: without the right pictures a model can only guess.
+The wishes are about what the images show ("something red with stripes"), and the ten candidates share their kind, so
+titles do not help: without the right images a model can only guess.
 """
 
 import json
@@ -54,10 +54,10 @@ def recommend_sample(folder: Path, seed: int, run: Run) -> Path:
 
 
 def show_recommendation(output: Path, console: Console, seconds: float) -> None:
-    """The test's main numbers as a table, and whether they show that the pictures are used.
+    """The test's main numbers as a table, and whether they show that the images are used.
 
     Raises:
-        UserError: the model with pictures is not clearly above its controls, or a constrained answer is no candidate.
+        UserError: the model with images is not clearly above its controls, or a constrained answer is no candidate.
     """
     overall = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["groups"]["all"]["overall"]
     ways: dict[str, dict[str, Any]] = overall["ways"]
@@ -78,6 +78,6 @@ def show_recommendation(output: Path, console: Console, seconds: float) -> None:
             " train longer by --trainer.max_epochs, or try another --seed."
         )
     console.print(
-        "With the right pictures the model is above both controls, and the intervals do not overlap.\nThe adapter is in"
+        "With the right images the model is above both controls, and the intervals do not overlap.\nThe adapter is in"
         f" {output / 'recommendation_lora_adapter_best'}; every answer is in {output}. {seconds:.0f} s in all."
     )

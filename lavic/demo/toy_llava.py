@@ -67,7 +67,7 @@ class ToySize:
 TINY = ToySize(patch=56, vision_width=32, vision_layers=2, text_width=48, text_layers=2)
 TOY = ToySize(patch=56, vision_width=96, vision_layers=3, text_width=128, text_layers=3)
 
-PICTURES = 700
+IMAGES = 700
 
 
 def new_processor(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextProcessor:
@@ -133,7 +133,7 @@ def save_checkpoint(
 def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
     """Trains the toy and its tokenizer and writes the checkpoint to `folder`; about two minutes on two cores.
 
-    What it learns from are `PICTURES` pictures and descriptions of *other* products than the sample
+    What it learns from are `IMAGES` images and descriptions of *other* products than the sample
     catalogue's, invented with other seeds.
 
     Args:
@@ -142,7 +142,7 @@ def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
             sample's validation items.
         seed: of the products, the weights and the order.
     """
-    shown = list(islice(_other_pictures(held_out, seed), PICTURES))
+    shown = list(islice(_other_images(held_out, seed), IMAGES))
     tokenizer = train_tokenizer(_texts(shown), max_tokens=1200)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -151,18 +151,18 @@ def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
         save_checkpoint(folder, llava, new_processor(tokenizer, TOY))
         processor = load_processor(str(folder.resolve()))
         patches = embed_patches(llava, processor, shown)
-        train_tower(llava, patches, [picture.look for _, picture in shown])
+        train_tower(llava, patches, [image.look for _, image in shown])
         train_language(llava, processor, shown, mean_patch_features(llava, patches), seed)
     llava.save_pretrained(folder)
 
 
-def _other_pictures(held_out: Sequence[Product], seed: int) -> Iterator[Shown]:
-    avoided = {(product.kind, picture.look) for product in held_out for picture in product.pictures}
+def _other_images(held_out: Sequence[Product], seed: int) -> Iterator[Shown]:
+    avoided = {(product.kind, image.look) for product in held_out for image in product.images}
     for world in count(1):
         for product in make_products(30, seed=1000 * (seed + 1) + world):
-            for picture in product.pictures:
-                if (product.kind, picture.look) not in avoided:
-                    yield product, picture
+            for image in product.images:
+                if (product.kind, image.look) not in avoided:
+                    yield product, image
 
 
 def _texts(shown: Sequence[Shown]) -> list[str]:
@@ -170,9 +170,9 @@ def _texts(shown: Sequence[Shown]) -> list[str]:
 
     The pieces of IDs stand alone, so that an ID becomes three tokens, of which the second tells it from others.
     """
-    texts = [picture.description for _, picture in shown] + [product.title for product, _ in shown]
+    texts = [image.description for _, image in shown] + [product.title for product, _ in shown]
     rng = Random(0)
-    texts += [converse(product.kind, picture.look, False, rng) for product, picture in shown]
+    texts += [converse(product.kind, image.look, False, rng) for product, image in shown]
     prompts = [TEMPLATES["distillation"], *TEMPLATES["recommendation"].values()]
     return [*texts, *(3 * prompts), "\n" + "\n".join(20 * [ID_START, *ID_PIECES, ID_END])]
 

@@ -1,4 +1,4 @@
-"""The checkpoint's own processor (tokenizer and picture cutting), with LaViC's placeholders added."""
+"""The checkpoint's own processor (tokenizer and image cutting), with LaViC's placeholders added."""
 
 import logging
 from pathlib import Path

@@ -25,7 +25,7 @@ class Encoded:
 
 
 def distillation_prompt(title: str, views: int = 5) -> str:
-    """Stage 1's prompt for an item whose picture has `views` views (as many placeholders are written)."""
+    """Stage 1's prompt for an item whose image has `views` views (as many placeholders are written)."""
     template: str = TEMPLATES["distillation"]
     template = template.replace("".join(PLACEHOLDERS), "".join(PLACEHOLDERS[:views]))
     return template.replace("{title}", title)

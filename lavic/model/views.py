@@ -1,7 +1,7 @@
-"""A picture -> LLaVA-v1.6's views, as uint8; the scaling to floats happens on the training device.
+"""An image -> LLaVA-v1.6's views, as uint8; the scaling to floats happens on the training device.
 
 The cutting is the model's own: `LlavaNextImageProcessor` with its last two steps (rescale, normalise) left out.
-`five` restricts it to the one grid that always gives five views, the whole picture and a 2x2 grid of crops with
+`five` restricts it to the one grid that always gives five views, the whole image and a 2x2 grid of crops with
 the aspect ratio kept by padding; `anyres` leaves the model's native grids, which give 3 to 5.
 """
 
@@ -30,7 +30,7 @@ def view_side(image_processor: LlavaNextImageProcessor) -> int:
 
 
 def count_views(image_processor: LlavaNextImageProcessor, width: int, height: int) -> int:
-    """How many views a picture of `width` x `height` pixels is cut into: the whole, and its grid's cells."""
+    """How many views an image of `width` x `height` pixels is cut into: the whole, and its grid's cells."""
     side = view_side(image_processor)
     rows: int
     columns: int
@@ -38,10 +38,10 @@ def count_views(image_processor: LlavaNextImageProcessor, width: int, height: in
     return 1 + (rows // side) * (columns // side)
 
 
-def cut_views(image_processor: LlavaNextImageProcessor, picture: Image.Image) -> Tensor:
-    """The picture's views, (views, 3, side, side) uint8: the whole first, then the grid's cells row by row."""
+def cut_views(image_processor: LlavaNextImageProcessor, image: Image.Image) -> Tensor:
+    """The image's views, (views, 3, side, side) uint8: the whole first, then the grid's cells row by row."""
     cut: dict[str, Any] = image_processor(
-        images=picture, do_rescale=False, do_normalize=False, return_tensors="pt"
+        images=image, do_rescale=False, do_normalize=False, return_tensors="pt"
     )
     views: Tensor = cut["pixel_values"][0]
     return views.to(torch.uint8)

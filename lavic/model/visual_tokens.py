@@ -1,4 +1,4 @@
-"""An item's picture as five tokens: the class token of every view, projected and written over the placeholders.
+"""An item's image as five tokens: the class token of every view, projected and written over the placeholders.
 
 Shapes: V views in a batch, S their side in pixels, C the vision tower's width, D the language model's.
 """

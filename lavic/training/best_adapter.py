@@ -95,14 +95,14 @@ tags: [lavic, llava-next, lora]
 # LaViC stage 1: vision adapter
 
 LoRA for the vision tower and the projector of `{base}`: the class token of each of an item's five views, projected,
-stands for the whole picture. {count_trainable(pl_module):,} trainable parameters.
+stands for the whole image. {count_trainable(pl_module):,} trainable parameters.
 
 | metric | value |
 | --- | --- |
 {numbers}
 
 Losses are in nats, the mean over all supervised tokens of the validation set. `visual_gain` is how much the loss
-rises when every item is shown another item's picture; `visual_gain_blank`, when it is shown none.
+rises when every item is shown another item's image; `visual_gain_blank`, when it is shown none.
 
 ## Data
 

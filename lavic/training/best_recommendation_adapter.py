@@ -48,7 +48,7 @@ of the vision adapter `{task.distilled}` and expects it.
 {numbers}
 
 Losses are in nats, the mean over all target tokens of the validation set; hit ratios are how often the target is the
-likeliest candidate. `visual_gain` is how much the loss rises when every item is shown another item's picture;
+likeliest candidate. `visual_gain` is how much the loss rises when every item is shown another item's image;
 `visual_gain_no_images`, when it is shown none.
 
 ## Data

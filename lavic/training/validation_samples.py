@@ -1,4 +1,4 @@
-"""A few validation pictures with their target and the generated text, so that people see what is learned."""
+"""A few validation images with their target and the generated text, so that people see what is learned."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
 
-from lavic.tasks.distillation.described_pictures import DescribedPictures
+from lavic.tasks.distillation.described_images import DescribedImages
 
 WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others would wait in a collective
 
@@ -20,7 +20,7 @@ class ValidationSamples(pl.Callback):
     """After each validation in training, has the same few items described.
 
     They go to TensorBoard and to `samples/epoch_N/` in the run's folder of `logs/`: `K.jpg`, and `samples.jsonl` with
-    item, title, picture, target and generated text of each.
+    item, title, image, target and generated text of each.
 
     Args:
         count: items described, chosen by chance.
@@ -36,15 +36,15 @@ class ValidationSamples(pl.Callback):
         log_dir = trainer.log_dir  # a broadcast: on every process
         if not trainer.is_global_zero or not log_dir or not isinstance(trainer.strategy, WHOLE_MODEL):
             return
-        pictures: DescribedPictures = trainer.datamodule.validation_pictures()
-        chosen = np.random.default_rng(0).permutation(len(pictures))[: self.count].tolist()
+        images: DescribedImages = trainer.datamodule.validation_images()
+        chosen = np.random.default_rng(0).permutation(len(images))[: self.count].tolist()
         epoch = trainer.current_epoch + 1
         folder = Path(log_dir) / "samples" / f"epoch_{epoch}"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
             for k, index in enumerate(chosen):
-                batch = pictures.prompts([index])
-                whole = batch["views"][0]  # (3, side, side) uint8: the first view is the whole picture
+                batch = images.prompts([index])
+                whole = batch["views"][0]  # (3, side, side) uint8: the first view is the whole image
                 Image.fromarray(whole.permute(1, 2, 0).numpy()).save(folder / f"{k}.jpg")
                 with torch.random.fork_rng(), trainer.precision_plugin.forward_context():
                     [generated] = pl_module.describe(trainer.strategy.batch_to_device(batch))

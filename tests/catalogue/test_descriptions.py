@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 
 from lavic.catalogue.descriptions import (
-    DescribedPicture,
+    DescribedImage,
     Skipped,
     escapes_folder,
-    item_of_picture,
-    read_described_pictures,
+    item_of_image,
+    read_described_images,
 )
 from lavic.errors import UserError
 
 
-def read(path: Path) -> tuple[list[DescribedPicture], dict[str, str]]:
-    entries = list(read_described_pictures(path))
-    used = [entry for entry in entries if isinstance(entry, DescribedPicture)]
+def read(path: Path) -> tuple[list[DescribedImage], dict[str, str]]:
+    entries = list(read_described_images(path))
+    used = [entry for entry in entries if isinstance(entry, DescribedImage)]
     return used, {entry.where: entry.reason for entry in entries if isinstance(entry, Skipped)}
 
 
-def test_json_gives_one_sample_a_described_picture(tmp_path: Path) -> None:
+def test_json_gives_one_sample_a_described_image(tmp_path: Path) -> None:
     path = tmp_path / "meta.json"
     path.write_text(
         json.dumps(
@@ -37,9 +37,9 @@ def test_json_gives_one_sample_a_described_picture(tmp_path: Path) -> None:
     )
     used, skipped = read(path)
     assert used == [
-        DescribedPicture("B000000001", "Towel", "B000000001_0.jpg", "Red."),
-        DescribedPicture("B000000001", "Towel", "B000000001_3.jpg", "Blue."),
-        DescribedPicture("1477436804", "Book", "1477436804_0.jpg", "Green."),
+        DescribedImage("B000000001", "Towel", "B000000001_0.jpg", "Red."),
+        DescribedImage("B000000001", "Towel", "B000000001_3.jpg", "Blue."),
+        DescribedImage("1477436804", "Book", "1477436804_0.jpg", "Green."),
     ]
     assert skipped == {}
 
@@ -64,7 +64,7 @@ def test_json_entries_that_cannot_be_used_are_named_with_their_reason(tmp_path: 
         )[1:]
     )
     used, skipped = read(path)
-    assert [sample.picture for sample in used] == ["ok.jpg", "a.jpg"]
+    assert [sample.image for sample in used] == ["ok.jpg", "a.jpg"]
     assert used[0].title == "T", "of two equal keys the first stays"
     assert skipped == {
         "OK": "duplicate key",
@@ -73,8 +73,8 @@ def test_json_entries_that_cannot_be_used_are_named_with_their_reason(tmp_path: 
         "MISSING": "no description",
         "e.jpg": "no description",
         "t.jpg": "no title",
-        "../up.jpg": "picture name leaves the folder",
-        "a.jpg": "duplicate picture",
+        "../up.jpg": "image name leaves the folder",
+        "a.jpg": "duplicate image",
     }
 
 
@@ -84,8 +84,8 @@ def test_jsonl_gives_one_sample_a_line(tmp_path: Path) -> None:
     path = tmp_path / "meta.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\n")
     used, skipped = read(path)
-    assert used == [DescribedPicture("0486406482", "Towel", "0486406482_4.jpg", "Red.")]
-    assert skipped == {"line 2": "not an object", "line 3": "no picture name", "line 4": "no title"}
+    assert used == [DescribedImage("0486406482", "Towel", "0486406482_4.jpg", "Red.")]
+    assert skipped == {"line 2": "not an object", "line 3": "no image name", "line 4": "no title"}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_broken_file_is_an_error_that_says_where(tmp_path: Path, name: str, co
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=said) as error:
-        list(read_described_pictures(path))
+        list(read_described_images(path))
     assert str(path) in str(error.value)
 
 
@@ -118,6 +118,6 @@ def test_names_that_stay_in_it(name: str) -> None:
     assert not escapes_folder(name)
 
 
-def test_the_item_is_what_stands_before_the_pictures_number() -> None:
+def test_the_item_is_what_stands_before_the_images_number() -> None:
     names = ("B08LYS9WYD_4.jpg", "a_b_0.jpg", "plain.jpg")
-    assert [item_of_picture(name) for name in names] == ["B08LYS9WYD", "a_b", "plain"]
+    assert [item_of_image(name) for name in names] == ["B08LYS9WYD", "a_b", "plain"]

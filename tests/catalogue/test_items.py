@@ -1,4 +1,4 @@
-"""Items of both metadata forms, and their first pictures."""
+"""Items of both metadata forms, and their first images."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from lavic.catalogue.items import read_items
 from lavic.errors import UserError
 
 
-def test_items_have_a_title_and_their_first_picture(tmp_path: Path) -> None:
+def test_items_have_a_title_and_their_first_image(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for name in ("A_10.jpg", "A_2.jpg", "B_0.txt", "my_item_0.jpg"):
@@ -30,7 +30,7 @@ def test_items_have_a_title_and_their_first_picture(tmp_path: Path) -> None:
         "C": "No Title",
         "my_item": "Mug",
     }
-    assert {i.id: i.picture and i.picture.name for i in items.values()} == {
+    assert {i.id: i.image and i.image.name for i in items.values()} == {
         "A": "A_2.jpg",
         "B": None,
         "C": None,

@@ -292,16 +292,16 @@ def test_the_process_exits_with_status_2(good: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_workers_error_is_one_sentence_too(good: list[str], described: Described, tmp_path: Path) -> None:
-    """A picture that breaks between the check and its reading, in a loader's worker process."""
+    """An image that breaks between the check and its reading, in a loader's worker process."""
     data = shutil.copytree(described.folder, tmp_path / "data")
     flags = [flag.replace(str(described.folder), str(data)) for flag in good]
     program = (
         "import sys\n"
         "from lavic import __main__\n"
-        "from lavic.data import described_pictures\n"
-        "from lavic.model.views import BrokenPicture\n"
-        "def broken(path): raise BrokenPicture('picture missing')\n"
-        "described_pictures.open_picture = broken\n"
+        "from lavic.tasks.distillation import described_images\n"
+        "from lavic.model.views import BrokenImage\n"
+        "def broken(path): raise BrokenImage('image missing')\n"
+        "described_images.open_image = broken\n"
         "sys.exit(__main__.main())\n"
     )
     run = subprocess.run(

@@ -41,7 +41,7 @@ def test_summary_prints_progress_and_every_metric(logs: Path, capsys: pytest.Cap
     text = printed(capsys, "--logs", str(logs), "--summary")
     for part in (
         "running", "step 20/40", "about 0:00:2", "2.0000", "2.2500", "0.3100 shuffled", "0.4200 blank", "3.25", "780",
-        "17.50 GiB", "3 (2 broken picture", "step 20, val_loss 2.2500",
+        "17.50 GiB", "3 (2 broken image", "step 20, val_loss 2.2500",
     ):  # fmt: skip
         assert part in text, part
 

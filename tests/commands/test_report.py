@@ -19,7 +19,7 @@ HOSTILE = "</td><script>document.title='broken'</script> & é ☃"
 LOOK = """<script>addEventListener("load", () => {
   const shown = image => image.complete && image.naturalWidth > 0 && image.getBoundingClientRect().width > 0;
   document.documentElement.dataset.seen = JSON.stringify({
-    pictures: [...document.images].map(shown), charts: document.querySelectorAll("svg polyline").length,
+    images: [...document.images].map(shown), charts: document.querySelectorAll("svg polyline").length,
     title: document.title, text: document.body.innerText, width: document.documentElement.scrollWidth,
     requests: performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length })
 })</script>"""
@@ -34,7 +34,7 @@ def report(tmp_path: Path) -> Path:
     (directory / "config.yaml").write_text("seed_everything: 42  # <b>\n")
     samples = directory / "samples" / "epoch_1"
     samples.mkdir(parents=True)
-    sample = {"item": "B1", "title": HOSTILE, "picture": "B1_0.jpg", "target": "a red towel", "generated": "a blue rug"}
+    sample = {"item": "B1", "title": HOSTILE, "image": "B1_0.jpg", "target": "a red towel", "generated": "a blue rug"}
     (samples / "samples.jsonl").write_text(json.dumps(sample) + "\n")
     Image.new("RGB", (64, 64), "red").save(samples / "0.jpg")
     main(["training_20260101_000000", "--logs", str(tmp_path)])
@@ -48,7 +48,7 @@ def test_nothing_is_loaded_from_elsewhere(report: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
-def test_chromium_shows_curves_pictures_and_texts(report: Path, tmp_path: Path) -> None:
+def test_chromium_shows_curves_images_and_texts(report: Path, tmp_path: Path) -> None:
     watched = tmp_path / "watched.html"
     watched.write_text(report.read_text().replace("</body>", LOOK + "</body>"))
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
@@ -57,7 +57,7 @@ def test_chromium_shows_curves_pictures_and_texts(report: Path, tmp_path: Path) 
     [found] = re.findall(r'data-seen="([^"]*)"', dom)
     seen = json.loads(unescape(found))
     assert seen["title"] == "training_20260101_000000"
-    assert seen["pictures"] == [True]
+    assert seen["images"] == [True]
     assert seen["charts"] == 8
     assert seen["requests"] == 0
     assert seen["width"] <= 1280

@@ -9,14 +9,14 @@ from crawl.errors import UserError
 from tests.crawl import fault_server as reply
 from tests.crawl.conftest import CrawlFolder
 from tests.crawl.fault_server import FaultServer
-from tests.crawl.pictures import blank_png, decodes, encode, image, jpeg
+from tests.crawl.images import blank_png, decodes, encode, image, jpeg
 
 GOOD = jpeg(1, side=160)
-HTML = b"<!DOCTYPE html><html><body>no such picture</body></html>"
+HTML = b"<!DOCTYPE html><html><body>no such image</body></html>"
 
 
 def obtainable(server: FaultServer) -> dict[str, str]:
-    """Item: URL whose picture can be had, at once or by another try."""
+    """Item: URL whose image can be had, at once or by another try."""
     again = reply.answer(body=GOOD)
     scripts: dict[str, tuple[reply.Reply, ...]] = {
         "plain": (again,),
@@ -52,7 +52,7 @@ def obtainable(server: FaultServer) -> dict[str, str]:
 
 
 def unobtainable(server: FaultServer) -> dict[str, tuple[str, str, str, int | None]]:
-    """Item: URL whose picture cannot be had, its journal state, a word of its reason, requests for it."""
+    """Item: URL whose image cannot be had, its journal state, a word of its reason, requests for it."""
     url, script = server.url, server.script
     for number in range(12):
         script(f"/hop{number}", reply.redirect(f"/hop{number + 1}"))
@@ -94,7 +94,7 @@ def unobtainable(server: FaultServer) -> dict[str, tuple[str, str, str, int | No
     }  # fmt: skip
 
 
-def test_every_obtainable_picture_arrives_and_nothing_else(folder: CrawlFolder, server: FaultServer) -> None:
+def test_every_obtainable_image_arrives_and_nothing_else(folder: CrawlFolder, server: FaultServer) -> None:
     good, bad = obtainable(server), unobtainable(server)
     folder.want(good | {name: case[0] for name, case in bad.items()})
     status = folder.crawl("--tries", "3", "--max-bytes", "2000000", "--max-pixels", "50000000")
@@ -140,7 +140,7 @@ def test_retry_after_is_honoured_up_to_its_cap(folder: CrawlFolder, server: Faul
     assert 1 <= time.monotonic() - started < 5
 
 
-def test_a_host_that_allows_300_a_second_gives_every_picture(folder: CrawlFolder, server: FaultServer) -> None:
+def test_a_host_that_allows_300_a_second_gives_every_image(folder: CrawlFolder, server: FaultServer) -> None:
     stamps: list[float] = []
     told: dict[str, float] = {}
     early: list[str] = []

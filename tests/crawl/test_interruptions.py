@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from crawl.store import Store
-from crawl.verify import PictureRules
+from crawl.verify import ImageRules
 from tests.crawl import fault_server as reply
 from tests.crawl.conftest import CrawlFolder
 from tests.crawl.fault_server import FaultServer
-from tests.crawl.pictures import decodes, encode, image, jpeg
+from tests.crawl.images import decodes, encode, image, jpeg
 
 NOBODY = 65534  # the user and the group without any rights
 
@@ -34,10 +34,10 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-def serve_mixture(server: FaultServer, pictures: int) -> dict[str, str]:
-    """Whole pictures, pictures that need a second try, pictures to convert, and a few that cannot be had."""
+def serve_mixture(server: FaultServer, images: int) -> dict[str, str]:
+    """Whole images, images that need a second try, images to convert, and a few that cannot be had."""
     urls: dict[str, str] = {}
-    for number in range(pictures):
+    for number in range(images):
         good = reply.answer(body=jpeg(number))
         replies: tuple[reply.Reply, ...] = (good,)
         if number % 20 == 3:
@@ -60,12 +60,12 @@ def check_files(folder: CrawlFolder) -> set[str]:
     return names
 
 
-def kill_and_restart(folder: CrawlFolder, server: FaultServer, pictures: int, kills: int) -> None:
+def kill_and_restart(folder: CrawlFolder, server: FaultServer, images: int, kills: int) -> None:
     """Crawl, killed at `kills` random moments; then see that all is as after one undisturbed run."""
     server.latency = 0.02
-    urls = serve_mixture(server, pictures)
+    urls = serve_mixture(server, images)
     folder.want(urls)
-    rng = random.Random(pictures)
+    rng = random.Random(images)
     finished: set[str] = set()
     for _ in range(kills):
         asked_before = len(server.requests)
@@ -81,16 +81,16 @@ def kill_and_restart(folder: CrawlFolder, server: FaultServer, pictures: int, ki
         again = {request.path for request in server.requests[asked_before:]} & {
             f"/{name.removesuffix('_0.jpg')}" for name in finished
         }
-        assert not again, f"finished pictures were fetched again: {sorted(again)}"
+        assert not again, f"finished images were fetched again: {sorted(again)}"
         finished = check_files(folder)
     asked_before = len(server.requests)
     assert folder.crawl("--in-flight", "8") == 0
     again = {request.path for request in server.requests[asked_before:]}
     assert not again & {f"/{name.removesuffix('_0.jpg')}" for name in finished}
-    assert kills == 0 or finished, "every kill came before the first picture: the test shows nothing"
+    assert kills == 0 or finished, "every kill came before the first image: the test shows nothing"
 
     expected = {f"{item}_0.jpg" for item in urls if int(item) % 20 not in (7, 9)}
-    assert folder.files() == expected, "temporary files are left, or pictures are missing"
+    assert folder.files() == expected, "temporary files are left, or images are missing"
     check_files(folder)
     for item, url in urls.items():
         row = folder.rows()[url] if int(item) % 20 in (7, 9) else None
@@ -99,12 +99,12 @@ def kill_and_restart(folder: CrawlFolder, server: FaultServer, pictures: int, ki
 
 
 def test_killed_four_times_and_restarted(folder: CrawlFolder, server: FaultServer) -> None:
-    kill_and_restart(folder, server, pictures=400, kills=4)
+    kill_and_restart(folder, server, images=400, kills=4)
 
 
 @pytest.mark.slow
 def test_killed_twenty_times_and_restarted(folder: CrawlFolder, server: FaultServer) -> None:
-    kill_and_restart(folder, server, pictures=3000, kills=20)
+    kill_and_restart(folder, server, images=3000, kills=20)
 
 
 def test_killed_between_rename_and_journal(folder: CrawlFolder, server: FaultServer) -> None:
@@ -124,7 +124,7 @@ def test_killed_between_rename_and_journal(folder: CrawlFolder, server: FaultSer
 def test_ctrl_c_stops_within_five_seconds_and_loses_nothing(folder: CrawlFolder, server: FaultServer) -> None:
     urls = serve_mixture(server, 400)
     server.latency = 0.05
-    # One picture drips for as long as it may: Ctrl-C must not wait for it.
+    # One image drips for as long as it may: Ctrl-C must not wait for it.
     folder.want({"slow": server.script("/slow", reply.drip(jpeg(1), 0.2))} | urls)
     running = folder.start("--in-flight", "16", "--total-timeout", "60")
     while len(server.requests) < 100:
@@ -218,7 +218,7 @@ def test_two_crawls_with_one_journal(folder: CrawlFolder, server: FaultServer) -
     first = folder.start("--total-timeout", "30")
     while not server.requests:
         time.sleep(0.01)
-    _, (being_written,) = Store(folder.root / "crawl.sqlite", PictureRules(1_000_000, 0, 90)).write(
+    _, (being_written,) = Store(folder.root / "crawl.sqlite", ImageRules(1_000_000, 0, 90)).write(
         jpeg(1), [(1, str(folder.out / "a.jpg"))]
     )
     second = folder.start()

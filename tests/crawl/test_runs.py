@@ -14,18 +14,18 @@ from crawl.errors import UserError
 from tests.crawl import fault_server as reply
 from tests.crawl.conftest import CrawlFolder
 from tests.crawl.fault_server import FaultServer
-from tests.crawl.pictures import encode, image, jpeg
+from tests.crawl.images import encode, image, jpeg
 
 GOOD = jpeg(1)
 
 
-def pictures(server: FaultServer, number: int) -> dict[str, str]:
-    """Items whose pictures are all well served."""
+def images(server: FaultServer, number: int) -> dict[str, str]:
+    """Items whose images are all well served."""
     return {f"B{n}": server.script(f"/{n}", reply.answer(body=jpeg(n))) for n in range(number)}
 
 
 def test_a_second_run_fetches_only_what_is_missing(folder: CrawlFolder, server: FaultServer) -> None:
-    folder.want(pictures(server, 20) | {"gone": server.url("/gone"), "busy": server.script("/busy", reply.answer(503))})
+    folder.want(images(server, 20) | {"gone": server.url("/gone"), "busy": server.script("/busy", reply.answer(503))})
     assert folder.crawl("--tries", "2") == 3
     (folder.out / "B3_0.jpg").unlink()
     (folder.out / "B4_0.jpg").write_bytes(b"")
@@ -45,7 +45,7 @@ def test_a_second_run_fetches_only_what_is_missing(folder: CrawlFolder, server: 
 
 
 def test_files_of_an_older_crawler_are_verified_once_and_repaired(folder: CrawlFolder, server: FaultServer) -> None:
-    folder.want(pictures(server, 5) | {"html": server.url("/no")})
+    folder.want(images(server, 5) | {"html": server.url("/no")})
     folder.out.mkdir()
     (folder.out / "B0_0.jpg").write_bytes(jpeg(0))
     (folder.out / "B1_0.jpg").write_bytes(jpeg(1)[:-500])
@@ -63,7 +63,7 @@ def test_files_of_an_older_crawler_are_verified_once_and_repaired(folder: CrawlF
 
 
 def test_verify_finds_what_is_not_as_it_was_stored(folder: CrawlFolder, server: FaultServer) -> None:
-    folder.want(pictures(server, 6))
+    folder.want(images(server, 6))
     assert folder.crawl() == 0
     same_size = bytearray(jpeg(2))
     same_size[len(same_size) // 2] ^= 0x55
@@ -77,7 +77,7 @@ def test_verify_finds_what_is_not_as_it_was_stored(folder: CrawlFolder, server: 
 
 
 def test_dry_run_changes_nothing(folder: CrawlFolder, server: FaultServer, capsys: pytest.CaptureFixture[str]) -> None:
-    folder.want(pictures(server, 6))
+    folder.want(images(server, 6))
     before = sorted(folder.root.rglob("*"))
     assert folder.crawl("--dry-run") == 0
     assert "6 to fetch" in capsys.readouterr().out
@@ -131,7 +131,7 @@ def test_bad_names_and_clashes_are_listed(folder: CrawlFolder, server: FaultServ
 
 
 def test_shards_share_the_work_out(folder: CrawlFolder, server: FaultServer) -> None:
-    folder.want(pictures(server, 40))
+    folder.want(images(server, 40))
     assert folder.crawl("--shard", "1/3") == 0
     first = len(folder.stored())
     assert 0 < first < 40
@@ -144,7 +144,7 @@ def test_shards_share_the_work_out(folder: CrawlFolder, server: FaultServer) -> 
 def test_default_sources_through_one_queue(
     tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The slowest training picture must not hold up the validation pictures."""
+    """The slowest training image must not hold up the validation images."""
     monkeypatch.chdir(tmp_path)
     allow = ["--allow-host", f"127.0.0.1:{server.port}", "--backoff", "0.05"]
     (tmp_path / "data").mkdir()
@@ -169,7 +169,7 @@ def test_default_sources_through_one_queue(
 
 
 def test_a_metadata_file_that_is_cut_is_wrong_input(folder: CrawlFolder, server: FaultServer) -> None:
-    folder.want(pictures(server, 10))
+    folder.want(images(server, 10))
     folder.source.write_text(folder.source.read_text()[:-40])
     assert folder.crawl() == 2
     assert len(folder.stored()) == 9
@@ -177,7 +177,7 @@ def test_a_metadata_file_that_is_cut_is_wrong_input(folder: CrawlFolder, server:
 
 
 def test_the_rate_is_kept(folder: CrawlFolder, server: FaultServer) -> None:
-    folder.want(pictures(server, 30))
+    folder.want(images(server, 30))
     assert folder.crawl("--rate", "20") == 0
     times = [request.time for request in server.requests]
     assert times[-1] - times[0] >= 29 / 20 * 0.95
@@ -185,7 +185,7 @@ def test_the_rate_is_kept(folder: CrawlFolder, server: FaultServer) -> None:
 
 def test_never_more_in_flight_than_asked_for(folder: CrawlFolder, server: FaultServer) -> None:
     server.latency = 0.02
-    folder.want(pictures(server, 60))
+    folder.want(images(server, 60))
     assert folder.crawl("--in-flight", "7") == 0
     assert server.most_busy == 7
     server.most_busy = 0

@@ -8,13 +8,13 @@ import pytest
 
 from crawl.errors import StorageError
 from crawl.store import Store
-from crawl.verify import PictureRules
-from tests.crawl.pictures import jpeg
+from crawl.verify import ImageRules
+from tests.crawl.images import jpeg
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "crawl.sqlite", PictureRules(1_000_000, 0, 90))
+    return Store(tmp_path / "crawl.sqlite", ImageRules(1_000_000, 0, 90))
 
 
 def test_a_failing_rename_leaves_no_temporary_file(

@@ -1,4 +1,4 @@
-"""The processes that verify pictures: what goes to them comes back, and neither side outlives the other."""
+"""The processes that verify images: what goes to them comes back, and neither side outlives the other."""
 
 import asyncio
 import os
@@ -16,12 +16,12 @@ import pytest
 from crawl.errors import StorageError
 from crawl.store import FileError
 from crawl.verifiers import Verifiers
-from crawl.verify import BrokenPictureError, PictureRules
+from crawl.verify import BrokenImageError, ImageRules
 from crawl.worker import SLOT
 from tests.crawl import fault_server as reply
 from tests.crawl.conftest import CrawlFolder
 from tests.crawl.fault_server import FaultServer
-from tests.crawl.pictures import encode, image, jpeg
+from tests.crawl.images import encode, image, jpeg
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def another_thread() -> Iterator[None]:
 
 def use(folder: Path, work: Callable[[Verifiers], Awaitable[None]], slots: int = 2) -> None:
     """Run `work` with two processes."""
-    verifiers = Verifiers(folder / "crawl.sqlite", PictureRules(10_000_000, 0, 90), processes=2, slots=slots)
+    verifiers = Verifiers(folder / "crawl.sqlite", ImageRules(10_000_000, 0, 90), processes=2, slots=slots)
 
     async def go() -> None:
         await verifiers.open()
@@ -88,7 +88,7 @@ def test_bodies_by_shared_memory_and_by_pipe(tmp_path: Path) -> None:
 
 def test_errors_come_back_as_what_they_are(tmp_path: Path) -> None:
     async def work(verifiers: Verifiers) -> None:
-        with pytest.raises(BrokenPictureError, match="HTML"):
+        with pytest.raises(BrokenImageError, match="HTML"):
             await verifiers.write(b"<html>", [(1, str(tmp_path / "a"))])
         with pytest.raises(FileError):
             await verifiers.write(jpeg(1), [(1, str(tmp_path / "no-such-folder" / "a"))])
@@ -140,7 +140,7 @@ def test_a_crawl_without_its_verifiers_ends_and_the_next_goes_on(folder: CrawlFo
     os.kill(verifiers[0], signal.SIGKILL)
     output, _ = running.communicate(timeout=30)
     assert running.returncode == 3, output
-    assert "verifies pictures has ended" in output
+    assert "verifies images has ended" in output
     assert "Traceback" not in output
     assert folder.crawl() == 0
     assert len(folder.files()) == 400

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crawl.verify import BrokenPictureError, PictureRules, to_verified_jpeg
-from tests.crawl.pictures import blank_png, encode, image, jpeg
+from crawl.verify import BrokenImageError, ImageRules, to_verified_jpeg
+from tests.crawl.images import blank_png, encode, image, jpeg
 
-RULES = PictureRules(max_pixels=1_000_000, max_side=0, quality=90)
+RULES = ImageRules(max_pixels=1_000_000, max_side=0, quality=90)
 
 
 def opened(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"optimize": True}])
@@ -25,7 +25,7 @@ def test_no_truncated_jpeg_passes(options: dict[str, object]) -> None:
     assert to_verified_jpeg(whole, RULES).data is whole
     rng = random.Random(0)
     for length in [len(whole) - 1, len(whole) - 2, 0, 2, 3, *(rng.randrange(1, len(whole)) for _ in range(100))]:
-        with pytest.raises(BrokenPictureError):
+        with pytest.raises(BrokenImageError):
             to_verified_jpeg(whole[:length], RULES)
 
 
@@ -36,7 +36,7 @@ def test_no_jpeg_with_a_hole_passes() -> None:
     for _ in range(50):
         start = rng.randrange(1000, len(whole) - 3000)
         for broken in (whole[:start] + whole[start + 2000 :], whole[:start] + b"\xff\xd9"):
-            with pytest.raises(BrokenPictureError):
+            with pytest.raises(BrokenImageError):
                 to_verified_jpeg(broken, RULES)
 
 
@@ -46,7 +46,7 @@ def test_a_cut_jpeg_with_a_whole_thumbnail_does_not_pass() -> None:
     whole = jpeg(4, side=200)
     with_thumbnail = whole[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + whole[2:]
     assert to_verified_jpeg(with_thumbnail, RULES).width == 200
-    with pytest.raises(BrokenPictureError):
+    with pytest.raises(BrokenImageError):
         to_verified_jpeg(with_thumbnail[:-2], RULES)
 
 
@@ -57,9 +57,9 @@ def test_bytes_behind_the_end_do_no_harm() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP"])
 def test_other_formats_become_rgb_jpegs(kind: str) -> None:
-    picture = to_verified_jpeg(encode(image(6), kind), RULES)
-    shown = opened(picture.data)
-    assert (shown.format, shown.mode, shown.size) == ("JPEG", "RGB", (picture.width, picture.height))
+    verified = to_verified_jpeg(encode(image(6), kind), RULES)
+    shown = opened(verified.data)
+    assert (shown.format, shown.mode, shown.size) == ("JPEG", "RGB", (verified.width, verified.height))
     difference = np.abs(np.asarray(shown).astype(int) - np.asarray(image(6)).astype(int)).mean()
     assert difference < 25  # GIF has a palette of 256
 
@@ -67,7 +67,7 @@ def test_other_formats_become_rgb_jpegs(kind: str) -> None:
 def test_cut_pngs_do_not_pass() -> None:
     whole = encode(image(7), "PNG")
     for length in (len(whole) // 4, len(whole) // 2, len(whole) - 100):
-        with pytest.raises(BrokenPictureError):
+        with pytest.raises(BrokenImageError):
             to_verified_jpeg(whole[:length], RULES)
 
 
@@ -93,21 +93,21 @@ def test_grey_jpegs_keep_their_bytes() -> None:
 
 def test_max_side_shrinks_and_keeps_the_ratio() -> None:
     wide = encode(Image.new("RGB", (400, 200)), "JPEG")
-    picture = to_verified_jpeg(wide, PictureRules(1_000_000, 100, 90))
-    assert (picture.width, picture.height) == opened(picture.data).size == (100, 50)
-    assert to_verified_jpeg(wide, PictureRules(1_000_000, 400, 90)).data is wide
+    image = to_verified_jpeg(wide, ImageRules(1_000_000, 100, 90))
+    assert (image.width, image.height) == opened(image.data).size == (100, 50)
+    assert to_verified_jpeg(wide, ImageRules(1_000_000, 400, 90)).data is wide
 
 
 def test_caps_on_pixels_hold_before_anything_is_decoded() -> None:
     for data in (blank_png(20_000), encode(Image.new("RGB", (2000, 1000)), "JPEG")):
-        with pytest.raises(BrokenPictureError, match="cap on pixels"):
+        with pytest.raises(BrokenImageError, match="cap on pixels"):
             to_verified_jpeg(data, RULES)
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "empty"), (b"<html>", "HTML"), (b"  <!DOCTYPE html>", "HTML"), (b"GIF89a", "picture")],
+    [(b"", "empty"), (b"<html>", "HTML"), (b"  <!DOCTYPE html>", "HTML"), (b"GIF89a", "image")],
 )
-def test_what_is_no_picture_is_named(data: bytes, reason: str) -> None:
-    with pytest.raises(BrokenPictureError, match=reason):
+def test_what_is_no_image_is_named(data: bytes, reason: str) -> None:
+    with pytest.raises(BrokenImageError, match=reason):
         to_verified_jpeg(data, RULES)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lavic.demo.catalogue import CONVERSATIONS, sample_products, write_pictures, write_sample
+from lavic.demo.catalogue import CONVERSATIONS, sample_products, write_images, write_sample
 from lavic.demo.drawing import RGB, draw
 from lavic.demo.products import BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Product
 
@@ -35,10 +35,10 @@ def test_committed_text_is_what_the_generator_writes(tmp_path: Path, name: str) 
 
 
 def test_urls_follow_the_server(tmp_path: Path) -> None:
-    write_sample(tmp_path, base_url="http://127.0.0.1:4321/pictures")
+    write_sample(tmp_path, base_url="http://127.0.0.1:4321/images")
     for name in TEXTS[:2]:
         written = (tmp_path / name).read_text()
-        assert written.replace("http://127.0.0.1:4321/pictures", "http://127.0.0.1:8000/images") == (
+        assert written.replace("http://127.0.0.1:4321/images", "http://127.0.0.1:8000/images") == (
             COMMITTED / name
         ).read_text()
 
@@ -51,11 +51,11 @@ def test_titles_tell_nothing_of_the_look(train: list[Product], valid: list[Produ
 
 def test_descriptions_tell_all_of_the_look_in_20_to_45_words(train: list[Product], valid: list[Product]) -> None:
     for product in [*train, *valid]:
-        for picture in product.pictures:
-            look = picture.look
+        for image in product.images:
+            look = image.look
             for word in (look.colour, look.pattern, look.accent, look.form, BACKGROUNDS[look.background]):
-                assert word in picture.description
-            assert 20 <= len(picture.description.split()) <= 45
+                assert word in image.description
+            assert 20 <= len(image.description.split()) <= 45
 
 
 def test_ids_are_unique_and_some_look_like_isbns(train: list[Product], valid: list[Product]) -> None:
@@ -105,13 +105,13 @@ def test_the_truth_is_mostly_a_candidate_and_nothing_else_fits_the_wish(valid: l
 
 
 @pytest.mark.parametrize("colour", COLOURS)
-def test_a_picture_shows_its_colour(colour: str) -> None:
+def test_a_image_shows_its_colour(colour: str) -> None:
     drawn = draw(Look(colour, "plain", "", "square", "slate"), "rug", "any_0.jpg", (400, 400))
     assert drawn.getpixel((200, 200)) == RGB[colour]
 
 
 @pytest.mark.parametrize("field", ["colour", "pattern", "accent", "form", "background"])
-def test_each_part_of_the_look_changes_the_picture(field: str) -> None:
+def test_each_part_of_the_look_changes_the_image(field: str) -> None:
     one = {"colour": "red", "pattern": "dots", "accent": "white", "form": "oval", "background": "sand"}
     other = {"colour": "blue", "pattern": "stars", "accent": "black", "form": "round", "background": "wood"}
     first = draw(Look(**one), "rug", "any_0.jpg")
@@ -121,9 +121,9 @@ def test_each_part_of_the_look_changes_the_picture(field: str) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_are_the_same_each_time(tmp_path: Path) -> None:
+def test_images_are_the_same_each_time(tmp_path: Path) -> None:
     for run in ("one", "two"):
-        write_pictures(tmp_path / run)
+        write_images(tmp_path / run)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(names) == 270
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)

@@ -15,7 +15,7 @@ from lavic.demo.catalogue import sample_products
 from lavic.demo.choosing import ALL, COLOUR, NOTHING, PATTERN, Choice, Choices, ChoosingLoss, naming_loss
 from lavic.demo.pretraining import Shown, begin_language
 from lavic.demo.products import ACCENTS, COLOURS, FORMS, ID_END, ID_START, PATTERNS
-from lavic.demo.toy_llava import TOY, _other_pictures, _texts, new_model, new_processor, save_checkpoint
+from lavic.demo.toy_llava import TOY, _other_images, _texts, new_model, new_processor, save_checkpoint
 from lavic.demo.toy_tokenizer import train_tokenizer
 from lavic.model.processor import load_processor
 
@@ -24,7 +24,7 @@ Toy = tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]
 
 @pytest.fixture(scope="module")
 def shown() -> list[Shown]:
-    return list(islice(_other_pictures(sample_products()[1], 0), 200))
+    return list(islice(_other_images(sample_products()[1], 0), 200))
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def test_exactly_the_answer_fits_the_wish(shown: list[Shown], choices: list[Choi
     for choice in choices:
         fitting = [piece for piece, met in zip(choice.pieces, choice.met, strict=True) if met == ALL]
         assert [ID_START + piece + ID_END for piece in fitting] == [choice.answer]
-        wanted = shown[choice.pictures[choice.met.index(ALL)]][1].look
+        wanted = shown[choice.images[choice.met.index(ALL)]][1].look
         assert wanted.colour in choice.prompt
-        for index, met in zip(choice.pictures, choice.met, strict=True):
+        for index, met in zip(choice.images, choice.met, strict=True):
             assert (shown[index][1].look.colour == wanted.colour) == (met in (ALL, COLOUR))
             if wanted.pattern in choice.prompt:
                 assert (shown[index][1].look.pattern == wanted.pattern) == (met in (ALL, PATTERN))
@@ -67,9 +67,9 @@ def test_neither_titles_nor_places_nor_ids_tell_the_answer(choices: list[Choice]
     assert len({choice.answer for choice in choices}) > 40
 
 
-def test_the_pictures_are_not_the_sample_catalogues(shown: list[Shown]) -> None:
-    looks = {(product.kind, picture.look) for product in sample_products()[1] for picture in product.pictures}
-    assert not looks & {(product.kind, picture.look) for product, picture in shown}
+def test_the_images_are_not_the_sample_catalogues(shown: list[Shown]) -> None:
+    looks = {(product.kind, image.look) for product in sample_products()[1] for image in product.images}
+    assert not looks & {(product.kind, image.look) for product, image in shown}
 
 
 def test_colours_and_patterns_are_single_tokens(toy: Toy) -> None:
@@ -84,7 +84,7 @@ def test_losses_reach_the_projector_and_the_language_model(toy: Toy, shown: list
     features = torch.randn(len(shown), 5, TOY.vision_width)
     choosing = ChoosingLoss(llava, processor, Choices(shown, Random(0)), features)
     answered, silent = choosing.of([choosing.choices.invent(3, True, False) for _ in range(4)])
-    naming = naming_loss(llava, processor, [picture for _, picture in shown[:8]], features[:8])
+    naming = naming_loss(llava, processor, [image for _, image in shown[:8]], features[:8])
     projector = llava.model.multi_modal_projector.linear_1.weight
     query = llava.model.language_model.layers[0].self_attn.q_proj.weight
     for loss, part in ((answered, projector), (answered, query), (silent, query), (naming, projector)):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lavic.model.class_token import ClassTokenEncoderLayer, keep_class_token_only, last_layer
 from lavic.model.speedups import PLAIN, Speedups, speed_up
-from tests.model.toy import lora_parameters, pictures, toy_llava, visual_tokens
+from tests.model.toy import images, lora_parameters, toy_llava, visual_tokens
 
 
 class DrawnDropout(nn.Module):
@@ -31,7 +31,7 @@ def draw_dropout(vision_tower: nn.Module, rate: float) -> None:
 
 def run(llava: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
     llava.zero_grad()
-    visual = visual_tokens(llava, pictures(3))
+    visual = visual_tokens(llava, images(3))
     (visual * torch.linspace(-1, 1, visual.numel(), dtype=visual.dtype).view_as(visual)).sum().backward()
     return visual, {name: p.grad for name, p in lora_parameters(llava).items() if p.grad is not None}
 
@@ -58,10 +58,10 @@ def test_dropout_is_drawn_for_the_class_token_too() -> None:
     for layer in llava.model.vision_tower.encoder.layers[:-1]:
         layer.eval()
     llava.model.multi_modal_projector.eval()
-    first, second = (visual_tokens(llava, pictures(1)) for _ in range(2))
+    first, second = (visual_tokens(llava, images(1)) for _ in range(2))
     assert not torch.allclose(first, second)
     llava.eval()
-    first, second = (visual_tokens(llava, pictures(1)) for _ in range(2))
+    first, second = (visual_tokens(llava, images(1)) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -69,20 +69,20 @@ def test_the_last_layer_computes_one_token_and_the_switch_restores_it() -> None:
     llava = toy_llava().double()
     tower = llava.model.vision_tower
     names = list(tower.state_dict())
-    whole = tower(pictures(1)).last_hidden_state
+    whole = tower(images(1)).last_hidden_state
     widths: list[int] = []
     last_layer(tower).mlp.register_forward_pre_hook(lambda _mlp, inputs: widths.append(inputs[0].shape[1]))
 
     speed_up(llava, Speedups())
     assert isinstance(last_layer(tower), ClassTokenEncoderLayer)
-    outputs = tower(pictures(1), output_hidden_states=True)
+    outputs = tower(images(1), output_hidden_states=True)
     assert outputs.last_hidden_state.shape == (5, 1, 16)
     torch.testing.assert_close(outputs.last_hidden_state, whole[:, :1])
     assert outputs.hidden_states[-2].shape == (5, 5, 16)
     assert list(tower.state_dict()) == names
 
     speed_up(llava, PLAIN)
-    assert torch.equal(tower(pictures(1)).last_hidden_state, whole)
+    assert torch.equal(tower(images(1)).last_hidden_state, whole)
     assert widths == [1, 5]
 
 
@@ -97,7 +97,7 @@ def test_a_compiled_tower_gives_the_same() -> None:
     compiled = copy.deepcopy(llava)
     speed_up(compiled, Speedups(compile_vision=True))
     with torch.no_grad():
-        pixels = pictures(1, torch.float32)
+        pixels = images(1, torch.float32)
         torch.testing.assert_close(
             visual_tokens(compiled, pixels), visual_tokens(llava, pixels), rtol=1e-4, atol=1e-5
         )

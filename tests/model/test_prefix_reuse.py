@@ -19,8 +19,8 @@ from lavic.model.speedups import PLAIN, Speedups
 from tests.model.toy import (
     PLACEHOLDERS,
     PREFIX,
+    images,
     lora_parameters,
-    pictures,
     plain_loss,
     ragged_batch,
     toy_llava,
@@ -75,7 +75,7 @@ def test_equals_the_plain_forward_on_a_ragged_batch(
     text: str, attention: str, dtype: torch.dtype, dropout: float
 ) -> None:
     llava = toy_llava(text, attention, dropout).to(dtype)
-    batch, pixels = ragged_batch(), pictures(3, dtype)
+    batch, pixels = ragged_batch(), images(3, dtype)
     torch.manual_seed(11)
     plain = plain_loss(llava, batch, visual_tokens(llava, pixels))
     torch.manual_seed(11)
@@ -86,7 +86,7 @@ def test_equals_the_plain_forward_on_a_ragged_batch(
 @pytest.mark.parametrize("value", [True, False])
 def test_each_switch_alone_and_each_left_out_give_the_same(only: str, value: bool) -> None:
     llava = toy_llava().double()
-    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3))
+    batch, visual = ragged_batch(), visual_tokens(llava, images(3))
     speedups = replace(PLAIN if value else Speedups(), **{only: value})
     assert_same(llava, fast_loss(llava, batch, visual, speedups), plain_loss(llava, batch, visual))
 
@@ -99,14 +99,14 @@ def test_any_batch_size_and_titles_of_no_or_equal_length(
 ) -> None:
     llava = toy_llava().double()
     batch = ragged_batch(titles, targets)
-    visual = visual_tokens(llava, pictures(len(titles)))
+    visual = visual_tokens(llava, images(len(titles)))
     assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
 
 
 @pytest.mark.parametrize("prefix", [[], PREFIX[:3], [1, 99, *PREFIX[2:]], [99]])
 def test_reuses_as_much_of_the_prefix_as_the_batch_starts_with(prefix: list[int]) -> None:
     llava = toy_llava().double()
-    batch, visual = ragged_batch(prefix=prefix), visual_tokens(llava, pictures(3))
+    batch, visual = ragged_batch(prefix=prefix), visual_tokens(llava, images(3))
     split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
     agreeing = sum(1 for n in range(1, len(prefix) + 1) if prefix[:n] == PREFIX[:n])
     assert split.prefix_length == agreeing
@@ -115,21 +115,21 @@ def test_reuses_as_much_of_the_prefix_as_the_batch_starts_with(prefix: list[int]
 
 def test_without_a_split_it_makes_its_own() -> None:
     llava = toy_llava().double()
-    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3))
+    batch, visual = ragged_batch(), visual_tokens(llava, images(3))
     ours = target_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS)
     assert_same(llava, ours, plain_loss(llava, batch, visual))
 
 
 def test_a_row_without_target_adds_nothing_and_keeps_the_order_of_visual_tokens() -> None:
     llava = toy_llava().double()
-    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3))
+    batch, visual = ragged_batch(), visual_tokens(llava, images(3))
     batch["labels"][1] = -100
     assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
 
 
 def test_a_row_that_ends_in_placeholders() -> None:
     llava = toy_llava().double()
-    batch, visual = ragged_batch((20, 0), (1, 12)), visual_tokens(llava, pictures(2))
+    batch, visual = ragged_batch((20, 0), (1, 12)), visual_tokens(llava, images(2))
     batch = {name: tensor[:, :-3] for name, tensor in batch.items()}  # up to row 0's placeholders
     assert batch["input_ids"][0, -1] == PLACEHOLDERS[-1]
     assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
@@ -139,7 +139,7 @@ def test_a_row_that_ends_in_placeholders() -> None:
 @pytest.mark.parametrize("how", ["selective", "full"])
 def test_activation_checkpointing_changes_nothing(part: str, how: str) -> None:
     llava = toy_llava(dropout=0.3).double()
-    batch, pixels = ragged_batch(), pictures(3)
+    batch, pixels = ragged_batch(), images(3)
     torch.manual_seed(5)
     plain = plain_loss(llava, batch, visual_tokens(llava, pixels))
     expected = gradients(llava, plain)
@@ -169,7 +169,7 @@ def test_the_prefix_is_computed_once_and_outlives_inference_mode() -> None:
     split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
 
     def loss() -> Tensor:
-        visual = visual_tokens(llava, pictures(3))
+        visual = visual_tokens(llava, images(3))
         return target_loss(
             llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
         )
@@ -180,7 +180,7 @@ def test_the_prefix_is_computed_once_and_outlives_inference_mode() -> None:
     assert len(calls) == 3  # prefix, titles, the rest
     first = loss()
     assert len(calls) == 5
-    assert_same(llava, first, plain_loss(llava, batch, visual_tokens(llava, pictures(3))))
+    assert_same(llava, first, plain_loss(llava, batch, visual_tokens(llava, images(3))))
 
 
 def test_a_prefix_made_in_inference_mode_can_be_trained_against() -> None:
@@ -189,7 +189,7 @@ def test_a_prefix_made_in_inference_mode_can_be_trained_against() -> None:
     with torch.inference_mode():
         prefix.keys_values(llava)
     split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
-    visual = visual_tokens(llava, pictures(2))
+    visual = visual_tokens(llava, images(2))
     ours = target_loss(
         llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
     )
@@ -208,13 +208,13 @@ def test_a_trainable_language_model_is_refused(speedups: Speedups) -> None:
     llava = toy_llava().double()
     llava.model.language_model.layers[1].mlp.up_proj.weight.requires_grad_(True)
     with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj\.weight is trainable"):
-        fast_loss(llava, ragged_batch(), visual_tokens(llava, pictures(3)), speedups)
+        fast_loss(llava, ragged_batch(), visual_tokens(llava, images(3)), speedups)
 
 
 def test_a_trainable_language_model_works_with_both_switches_off() -> None:
     llava = toy_llava().double()
     weight = llava.model.language_model.layers[0].self_attn.k_proj.weight.requires_grad_(True)
-    batch, visual = ragged_batch(), visual_tokens(llava, pictures(3)).detach()
+    batch, visual = ragged_batch(), visual_tokens(llava, images(3)).detach()
     switches = Speedups(reuse_prefix=False, no_prompt_gradient=False)
     (ours,) = torch.autograd.grad(fast_loss(llava, batch, visual, switches), weight)
     (plain,) = torch.autograd.grad(plain_loss(llava, batch, visual), weight)

@@ -5,7 +5,7 @@ import torch
 
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
 from lavic.model.speedups import Speedups, speed_up
-from tests.model.toy import PLACEHOLDERS, PREFIX, lora_parameters, pictures, ragged_batch, toy_llava, visual_tokens
+from tests.model.toy import PLACEHOLDERS, PREFIX, images, lora_parameters, ragged_batch, toy_llava, visual_tokens
 
 
 @pytest.mark.gpu
@@ -19,7 +19,7 @@ def test_a_step_on_a_gpu_waits_for_nothing() -> None:
     host = ragged_batch()
     split = split_batch(**host, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids).to("cuda")
     batch = {name: rows.cuda() for name, rows in host.items()}
-    pixels = pictures(3, torch.float32).cuda()
+    pixels = images(3, torch.float32).cuda()
 
     def step() -> None:
         visual = visual_tokens(llava, pixels)

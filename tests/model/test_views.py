@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from transformers import LlavaNextImageProcessor
 
-from lavic.catalogue.images import BrokenPicture, open_picture, picture_size
+from lavic.catalogue.images import BrokenImage, image_size, open_image
 from lavic.model.views import count_views, cut_views, restrict_grid
 from lavic.model.visual_tokens import Normalise, blank_views
 
@@ -15,7 +15,7 @@ SHAPES = [(300, 300), (1200, 200), (100, 900), (40, 41), (1000, 700)]
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     image = Image.linear_gradient("L").resize((500, 333)).convert("RGB")
     ImageDraw.Draw(image).ellipse((50, 40, 200, 220), fill="crimson")
     return image
@@ -40,9 +40,9 @@ def test_anyres_gives_as_many_views_as_it_counts() -> None:
     assert set(counts) >= {3, 4, 5}
 
 
-def test_normalised_views_are_what_the_models_processor_gives(picture: Image.Image) -> None:
-    own = Normalise(processor("five"))(cut_views(processor("five"), picture), torch.float32)
-    reference = processor("five")(images=picture, return_tensors="pt")["pixel_values"][0]
+def test_normalised_views_are_what_the_models_processor_gives(image: Image.Image) -> None:
+    own = Normalise(processor("five"))(cut_views(processor("five"), image), torch.float32)
+    reference = processor("five")(images=image, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(own, reference, atol=2e-6, rtol=0)
 
 
@@ -52,23 +52,23 @@ def test_a_blank_view_is_zero_once_normalised_to_half_a_grey_level() -> None:
     assert blank.abs().max() < 0.5 / 255 / 0.26
 
 
-def test_pictures_of_any_mode_become_rgb(tmp_path: Path, picture: Image.Image) -> None:
+def test_images_of_any_mode_become_rgb(tmp_path: Path, image: Image.Image) -> None:
     for mode, name in (("L", "grey.png"), ("P", "palette.gif"), ("RGBA", "alpha.png"), ("CMYK", "print.jpg")):
-        picture.convert(mode).save(tmp_path / name)
-        assert open_picture(tmp_path / name).mode == "RGB"
-        assert picture_size(tmp_path / name) == picture.size
+        image.convert(mode).save(tmp_path / name)
+        assert open_image(tmp_path / name).mode == "RGB"
+        assert image_size(tmp_path / name) == image.size
 
 
-def test_what_cannot_be_decoded_whole_is_refused_with_its_reason(tmp_path: Path, picture: Image.Image) -> None:
-    picture.save(tmp_path / "whole.jpg")
+def test_what_cannot_be_decoded_whole_is_refused_with_its_reason(tmp_path: Path, image: Image.Image) -> None:
+    image.save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
     (tmp_path / "empty.jpg").touch()
-    reasons = {"cut": "picture broken", "page": "picture broken", "empty": "picture empty", "none": "picture missing"}
+    reasons = {"cut": "image broken", "page": "image broken", "empty": "image empty", "none": "image missing"}
     for name, reason in reasons.items():
-        for read in (open_picture, picture_size):
-            with pytest.raises(BrokenPicture, match=reason):
+        for read in (open_image, image_size):
+            with pytest.raises(BrokenImage, match=reason):
                 read(tmp_path / f"{name}.jpg")
 
 
@@ -82,11 +82,11 @@ def test_the_check_finds_a_cut_at_any_byte_that_decoding_finds(tmp_path: Path, p
     for end in (*range(0, len(whole), len(whole) // 40), len(whole) - 3, len(whole) - 2, len(whole) - 1, len(whole)):
         path.write_bytes(whole[:end])
         both = []
-        for read in (open_picture, picture_size):
+        for read in (open_image, image_size):
             try:
                 read(path)
                 both.append(True)
-            except BrokenPicture:
+            except BrokenImage:
                 both.append(False)
         verdicts.append(both)
     assert all(full == reduced for full, reduced in verdicts)

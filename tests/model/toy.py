@@ -83,7 +83,7 @@ def ragged_batch(
     }
 
 
-def pictures(rows: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def images(rows: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """(rows * 5, 3, 28, 28) standard normal."""
     return torch.randn(rows * 5, 3, 28, 28, generator=torch.Generator().manual_seed(3), dtype=dtype)
 

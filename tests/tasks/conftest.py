@@ -11,8 +11,8 @@ from lavic.demo.toy_llava import tiny_checkpoint
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In place of the untrained one: at usual initial weights another picture changes the loss by 1e-5 only, here by
-    a few hundredths of a nat, so that a wrong picture, order or place is seen."""
+    """In place of the untrained one: at usual initial weights another image changes the loss by 1e-5 only, here by
+    a few hundredths of a nat, so that a wrong image, order or place is seen."""
     folder = tmp_path_factory.mktemp("sensitive")
     tiny_checkpoint(folder)
     llava = LlavaNextForConditionalGeneration.from_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Full disks, lost pictures, killed workers, bad gradients: one sentence, and all that was saved is whole."""
+"""Full disks, lost images, killed workers, bad gradients: one sentence, and all that was saved is whole."""
 
 import errno
 import re
@@ -28,7 +28,7 @@ from tests.training.command_line import ADAPTER, Started, adapter, fit, kill_wor
         (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), "worker 1, 2 was killed, often"),
         (torch.OutOfMemoryError("CUDA out of memory"), "The GPU's memory is full"),
         (RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]"), "Another process"),
-        (RuntimeError("Caught\nTraceback:\nlavic.errors.UserError: The picture x is gone."), "^The picture x"),
+        (RuntimeError("Caught\nTraceback:\nlavic.errors.UserError: The image x is gone."), "^The image x"),
     ],
 )
 def test_known_causes_are_one_sentence(error: Exception, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Stage 1's data module: LaViC's item2meta files and their pictures."""
+"""Stage 1's data module: LaViC's item2meta files and their images."""
 
 import json
 import logging
@@ -19,25 +19,25 @@ from lavic.catalogue.descriptions import Skipped
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
-from lavic.tasks.distillation.described_pictures import DescribedPictures, Prompts
+from lavic.tasks.distillation.described_images import DescribedImages, Prompts
 from lavic.tasks.distillation.samples import SampleSource, SampleTable, load_samples
 
 log = logging.getLogger(__name__)
 
 
 class DistillationData(pl.LightningDataModule):
-    """Titles, pictures and descriptions, for `lavic.tasks.distillation.Distillation`.
+    """Titles, images and descriptions, for `lavic.tasks.distillation.Distillation`.
 
     Args:
         train_data: item2meta file to train on, `.json` or `.jsonl`.
         val_data: item2meta file to validate on.
-        train_images_dir: folder of the training pictures.
-        val_images_dir: folder of the validation pictures.
-        views: `five` cuts every picture into 5 views; `anyres` into the 3 to 5 of the model's native grids.
+        train_images_dir: folder of the training images.
+        val_images_dir: folder of the validation images.
+        views: `five` cuts every image into 5 views; `anyres` into the 3 to 5 of the model's native grids.
         max_length: tokens of a sample at most; longer ones lose the end of their title.
         batch_size: samples of one forward pass on one device.
         max_samples: train on a random choice of that many samples (by the seed); null takes all.
-        num_workers: processes that decode pictures, for each device.
+        num_workers: processes that decode images, for each device.
         strict: stop at the first sample that cannot be used, instead of listing it in skipped_samples.jsonl.
         model_name: whose processor is used (set by the command line from the model's own name).
         seed: of the samples' order and choice (set by the command line from seed_everything).
@@ -91,16 +91,16 @@ class DistillationData(pl.LightningDataModule):
             self._list_skipped(Path(self.trainer.default_root_dir) / "skipped_samples.jsonl")
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Micro-batches of `DescribedPictures`, in the order of `StepPlan`."""
+        """Micro-batches of `DescribedImages`, in the order of `StepPlan`."""
         assert self.trainer is not None
         plan = self._plan("train", accumulate=self.trainer.accumulate_grad_batches, seed=self.seed)
-        return ResumableLoader(self._pictures("train"), plan, **self._loader_options())
+        return ResumableLoader(self._images("train"), plan, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation set, each sample once, with the views of a partner for the shuffled control."""
         partners = partners_of(self.tables["val"].column("item"), self.seed)
         plan = self._plan("val", accumulate=1, seed=None)
-        return DataLoader(self._pictures("val", partners), batch_size=None, sampler=plan, **self._loader_options())
+        return DataLoader(self._images("val", partners), batch_size=None, sampler=plan, **self._loader_options())
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The validation set: stage 1 has no other."""
@@ -109,12 +109,12 @@ class DistillationData(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The validation set's prompts, to generate descriptions from."""
         assert self.trainer is not None
-        prompts = Prompts(self._pictures("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        prompts = Prompts(self._images("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(prompts, batch_size=None, **self._loader_options())
 
-    def validation_pictures(self) -> DescribedPictures:
+    def validation_images(self) -> DescribedImages:
         """The validation samples, for looking at single ones."""
-        return self._pictures("val")
+        return self._images("val")
 
     @property
     def sample_counts(self) -> dict[str, int]:
@@ -127,8 +127,8 @@ class DistillationData(pl.LightningDataModule):
         return dict(Counter(skipped.reason for several in self.skipped.values() for skipped in several))
 
     def sample_names(self, rows: list[int]) -> list[str]:
-        """The pictures of these training samples."""
-        return [str(self.tables["train"].row(row)["picture"]) for row in rows]
+        """The images of these training samples."""
+        return [str(self.tables["train"].row(row)["image"]) for row in rows]
 
     def _load(self) -> None:
         if self.tables:
@@ -140,8 +140,8 @@ class DistillationData(pl.LightningDataModule):
                 self.sources[split], self.processor, self.cache_dir, self.strict
             )
 
-    def _pictures(self, split: str, partners: list[int] | None = None) -> DescribedPictures:
-        return DescribedPictures(self.tables[split], self.sources[split].images_dir, self.processor, partners)
+    def _images(self, split: str, partners: list[int] | None = None) -> DescribedImages:
+        return DescribedImages(self.tables[split], self.sources[split].images_dir, self.processor, partners)
 
     def _plan(self, split: str, accumulate: int, seed: int | None) -> StepPlan:
         assert self.trainer is not None

@@ -1,8 +1,8 @@
-"""Described pictures, checked whole and tokenised, as a memory-mapped Arrow table.
+"""Described images, checked whole and tokenised, as a memory-mapped Arrow table.
 
-The first time, every picture is decoded and every text tokenised; what cannot be used is left out and listed.
+The first time, every image is decoded and every text tokenised; what cannot be used is left out and listed.
 Later runs only compare the files' sizes and times and map the finished table into memory, which all loader workers
-share. A table belongs to one state of metadata, pictures, tokenizer and settings: its name is their hash.
+share. A table belongs to one state of metadata, images, tokenizer and settings: its name is their hash.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from rich.progress import track
 from transformers import LlavaNextProcessor
 
-from lavic.catalogue.descriptions import DescribedPicture, Skipped, read_described_pictures
-from lavic.catalogue.picture_checks import PictureChecks
+from lavic.catalogue.descriptions import DescribedImage, Skipped, read_described_images
+from lavic.catalogue.image_checks import ImageChecks
 from lavic.errors import UserError
 from lavic.model.text import TEMPLATES, encode_distillation
 from lavic.model.views import Views, count_views
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
     [
         ("item", pa.string()),
         ("title", pa.string()),
-        ("picture", pa.string()),
+        ("image", pa.string()),
         ("description", pa.string()),
         ("views", pa.int32()),
         ("input_ids", pa.list_(pa.int32())),
@@ -52,8 +52,8 @@ class SampleSource:
 
     Attributes:
         metadata: an item2meta file, `.json` or `.jsonl`.
-        images_dir: folder of its pictures.
-        views: how pictures are cut, `five` or `anyres`.
+        images_dir: folder of its images.
+        views: how images are cut, `five` or `anyres`.
         max_length: tokens of a sample at most, prompt and target together.
         max_samples: a random choice of that many samples, by `seed`; None takes all.
         seed: of that choice.
@@ -126,7 +126,7 @@ def load_samples(
         raise UserError(
             f"The cache folder {cache_dir} cannot be made ({error.strerror}); give another by data.init_args.cache_dir."
         ) from None
-    checks = PictureChecks(source.images_dir, cache_dir)
+    checks = ImageChecks(source.images_dir, cache_dir)
     path = cache_dir / f"samples-{_fingerprint(source, processor, checks)}.arrow"
     if not (path.exists() and _skipped_path(path).exists()):
         _build(source, processor, checks, path)
@@ -139,16 +139,16 @@ def load_samples(
     if not len(table):
         reasons = ", ".join(f"{n} x {reason}" for reason, n in Counter(s.reason for s in skipped).most_common(3))
         raise UserError(
-            f"No usable sample is in {source.metadata} with the pictures of {source.images_dir}"
+            f"No usable sample is in {source.metadata} with the images of {source.images_dir}"
             f" ({reasons or 'it is empty'}); check both paths, or fill the folder with `python -m crawl`."
         )
     return table, skipped
 
 
-def _build(source: SampleSource, processor: LlavaNextProcessor, checks: PictureChecks, path: Path) -> None:
-    entries = list(read_described_pictures(source.metadata))
+def _build(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks, path: Path) -> None:
+    entries = list(read_described_images(source.metadata))
     skipped = [entry for entry in entries if isinstance(entry, Skipped)]
-    described = [entry for entry in entries if isinstance(entry, DescribedPicture)]
+    described = [entry for entry in entries if isinstance(entry, DescribedImage)]
     if source.max_samples is not None:
         order = np.random.default_rng(source.seed).permutation(len(described))
         described = [described[i] for i in order]
@@ -157,7 +157,7 @@ def _build(source: SampleSource, processor: LlavaNextProcessor, checks: PictureC
     kept = 0
     with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
         starts = range(0, len(described), CHUNK)
-        for start in track(starts, f"Checking the pictures of {source.metadata.name}", disable=len(starts) < 2):
+        for start in track(starts, f"Checking the images of {source.metadata.name}", disable=len(starts) < 2):
             if source.max_samples is not None and kept >= source.max_samples:
                 break
             rows = list(_usable(described[start : start + CHUNK], source, processor, checks, skipped))
@@ -173,19 +173,19 @@ def _build(source: SampleSource, processor: LlavaNextProcessor, checks: PictureC
 
 
 def _usable(
-    described: list[DescribedPicture],
+    described: list[DescribedImage],
     source: SampleSource,
     processor: LlavaNextProcessor,
-    checks: PictureChecks,
+    checks: ImageChecks,
     skipped: list[Skipped],
 ) -> Iterator[dict[str, Any]]:
-    """The rows of those whose picture is whole and whose text fits; the others are added to `skipped`."""
+    """The rows of those whose image is whole and whose text fits; the others are added to `skipped`."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
-        checked = list(pool.map(checks.check, (d.picture for d in described)))
+        checked = list(pool.map(checks.check, (d.image for d in described)))
     whole = []
     for entry, found in zip(described, checked, strict=True):
         if isinstance(found, str):
-            skipped.append(Skipped(entry.picture, found))
+            skipped.append(Skipped(entry.image, found))
         else:
             whole.append((entry, count_views(processor.image_processor, *found)))
     encoded = encode_distillation(
@@ -197,12 +197,12 @@ def _usable(
     )
     for (entry, views), tokens in zip(whole, encoded, strict=True):
         if tokens is None or tokens.target_start >= len(tokens.input_ids) - 1:
-            skipped.append(Skipped(entry.picture, "too long for max_length" if tokens is None else "no description"))
+            skipped.append(Skipped(entry.image, "too long for max_length" if tokens is None else "no description"))
         else:
             yield {**asdict(entry), "views": views, **asdict(tokens)}
 
 
-def _fingerprint(source: SampleSource, processor: LlavaNextProcessor, checks: PictureChecks) -> str:
+def _fingerprint(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks) -> str:
     stat = source.metadata.stat()
     parts = [
         FORM,

@@ -34,7 +34,7 @@ CONTROLS = ("loss", "loss_shuffled", "loss_blank")
 
 
 class Distillation(pl.LightningModule):
-    """LLaVA-v1.6 with trainable vision, trained and validated on described pictures.
+    """LLaVA-v1.6 with trainable vision, trained and validated on described images.
 
     Args:
         base: the checkpoint to start from.
@@ -150,7 +150,7 @@ class Distillation(pl.LightningModule):
         self.blank_token = self.visual_tokens(self.blank)  # (1, D)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Adds up the loss with the right picture, with another item's, and with a blank one."""
+        """Adds up the loss with the right image, with another item's, and with a blank one."""
         own = self.visual_tokens(batch["views"])
         supervised = batch["labels"].ne(IGNORED)
         losses = [

@@ -1,6 +1,6 @@
 """Stage 2's data sets: conversations and candidates as micro-batches, made whole in the loader's workers.
 
-Pictures come as CLS tokens out of the item store; no picture is opened here.
+Images come as CLS tokens out of the item store; no image is opened here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from lavic.tasks.recommendation.item_store import ItemStore
 from lavic.tasks.recommendation.prompt import EncodedChoice, Shown, encode_choice
 
 OWN, NO_IMAGES, SHUFFLED = "own", "no_images", "shuffled_images"
-CONTROLS = (NO_IMAGES, SHUFFLED)  # prompts without pictures, and with another item's in each place
+CONTROLS = (NO_IMAGES, SHUFFLED)  # prompts without images, and with another item's in each place
 
 
 class ChoiceEncoder:
@@ -30,15 +30,15 @@ class ChoiceEncoder:
         titles: of every item by ID; unknown items are shown as the published code does, as "No Title".
         store: the items' CLS tokens.
         max_length: tokens of a prompt and its longest answer at most.
-        seed: of the pairing of items whose pictures are swapped in the shuffled control.
+        seed: of the pairing of items whose images are swapped in the shuffled control.
     """
 
     def __init__(self, tokenizer: Any, titles: Mapping[str, str], store: ItemStore, max_length: int, seed: int) -> None:
         self.tokenizer, self.titles, self.store, self.max_length = tokenizer, titles, store, max_length
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        pictured = [item for item in store.items if store.views(item)]
-        partners = partners_of(pictured, seed) if pictured else []
-        self.partners = {item: pictured[partner] for item, partner in zip(pictured, partners, strict=True)}
+        imaged = [item for item in store.items if store.views(item)]
+        partners = partners_of(imaged, seed) if imaged else []
+        self.partners = {item: imaged[partner] for item, partner in zip(imaged, partners, strict=True)}
 
     def encode(
         self, context: str, candidates: Sequence[str], answers: Sequence[str], images: bool = True
@@ -103,7 +103,7 @@ class TrainingChoices(Dataset[dict[str, Any]]):
 
 
 class EvaluationChoices(Dataset[dict[str, Any]]):
-    """The same cases with their own pictures and, if asked for, as the controls show them.
+    """The same cases with their own images and, if asked for, as the controls show them.
 
     Args:
         cases: conversations as they are, or samples with their own candidates and target.

@@ -34,9 +34,9 @@ class RecommendationData(pl.LightningDataModule):
         categories: the categories' names; several are used together, and reported one by one too.
         candidates: field of the conversation files that holds the candidates, such as candidates_st.
         metadata: item2meta files, `.json` or `.jsonl`; together the catalogue.
-        images_dirs: folders of the items' pictures, `ID_i.jpg`.
+        images_dirs: folders of the items' images, `ID_i.jpg`.
         item_store: folder of the item stores that `python -m lavic embed` fills.
-        views: how pictures are cut, `five` or `anyres`; as in stage 1.
+        views: how images are cut, `five` or `anyres`; as in stage 1.
         inject: in training and validation, let a missing ground truth replace a random candidate; false leaves
             such samples out. Test conversations are never changed.
         max_length: tokens of a prompt and its answer at most; longer conversations lose their oldest part.
@@ -160,7 +160,7 @@ class RecommendationData(pl.LightningDataModule):
         return {"train": len(self.samples["train"]), "val": len(self.samples["valid"])}
 
     def _shown_items(self) -> list[Item]:
-        """Every item that some prompt may show; unknown ones and those without a picture are counted."""
+        """Every item that some prompt may show; unknown ones and those without an image are counted."""
         ids = {
             item
             for conversations in self.conversations.values()
@@ -168,10 +168,10 @@ class RecommendationData(pl.LightningDataModule):
             for item in (*conversation.candidates, *conversation.gt_items)
         }
         known = [self.items[item] for item in sorted(ids) if item in self.items]
-        pictured = sum(item.picture is not None for item in known)
+        imaged = sum(item.image is not None for item in known)
         log.info(
-            "%d items in the conversations: %d have no metadata, %d no picture", len(ids), len(ids) - len(known),
-            len(ids) - pictured,
+            "%d items in the conversations: %d have no metadata, %d no image", len(ids), len(ids) - len(known),
+            len(ids) - imaged,
         )  # fmt: skip
         return known
 

@@ -4,9 +4,9 @@ One folder for each identity (model, stage-1 adapter, way of cutting), named by 
 
 - `items.json`: the identity, the token's width, and the items in row order; new items are appended;
 - `cls_tokens.bf16`: (rows, 5, width) bfloat16, 10 KB an item for LLaVA-v1.6; unused views are zero;
-- `done-<shard>-of-<shards>.jsonl`: a line for each item, with its picture's hash, written after its tokens.
+- `done-<shard>-of-<shards>.jsonl`: a line for each item, with its image's hash, written after its tokens.
 
-A killed run therefore loses only its last batch, several processes can fill one store, and a changed picture
+A killed run therefore loses only its last batch, several processes can fill one store, and a changed image
 is seen: its size and time are compared first, and its hash where they differ.
 """
 
@@ -24,18 +24,18 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lavic.catalogue.images import BrokenPicture
+from lavic.catalogue.images import BrokenImage
 from lavic.catalogue.items import Item
 from lavic.errors import UserError
 
 MAX_VIEWS = 5
-CutPicture = Callable[[Path], Tensor]  # -> (views, 3, side, side) uint8; raises BrokenPicture
+CutImage = Callable[[Path], Tensor]  # -> (views, 3, side, side) uint8; raises BrokenImage
 Embed = Callable[[Tensor], Tensor]  # (V, 3, side, side) uint8 -> (V, width)
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A line of the journal: what a row's tokens were computed from. `views` is 0 for a broken picture."""
+    """A line of the journal: what a row's tokens were computed from. `views` is 0 for a broken image."""
 
     item: str
     row: int
@@ -48,7 +48,7 @@ class Embedded:
 
 
 def store_identity(model_name: str, adapter: Path | None, views: str) -> dict[str, str]:
-    """What an item's tokens depend on beside its picture.
+    """What an item's tokens depend on beside its image.
 
     A local model is known by its configuration and by the size and both ends of each weight file, a model of the
     hub by its name, an adapter by its weights and configuration; none of them by its path.
@@ -99,10 +99,10 @@ class ItemStore:
 
     @classmethod
     def open(cls, root: Path, identity: Mapping[str, str], items: Iterable[Item]) -> "ItemStore":
-        """The store of that identity, once every given item with a picture has fresh tokens in it.
+        """The store of that identity, once every given item with an image has fresh tokens in it.
 
         Raises:
-            UserError: it is missing, or an item is, or a picture has changed since.
+            UserError: it is missing, or an item is, or an image has changed since.
         """
         folder = store_folder(root, identity)
         way_out = "run `python -m lavic embed` with this configuration"
@@ -115,21 +115,21 @@ class ItemStore:
         stale = []
         for item in items:
             entry = journal.get(rows.get(item.id, -1))
-            if item.picture is None:
+            if item.image is None:
                 views[item.id] = 0
-            elif entry is None or not _is_fresh(entry, item.picture):
+            elif entry is None or not _is_fresh(entry, item.image):
                 stale.append(item.id)
             else:
                 views[item.id] = entry.views
         if stale:
             raise UserError(
-                f"The item store {folder} lacks {len(stale)} items or has them from older pictures "
+                f"The item store {folder} lacks {len(stale)} items or has them from older images "
                 f"(first: {stale[0]}); {way_out}."
             )
         return cls(folder, manifest["width"], rows, views)
 
     def views(self, item: str) -> int:
-        """Number of views of an item's picture; 0 without a usable one, or for an unknown item."""
+        """Number of views of an item's image; 0 without a usable one, or for an unknown item."""
         return self._views.get(item, 0)
 
     def cls_tokens(self, items: Sequence[str]) -> Tensor:
@@ -156,7 +156,7 @@ def build_item_store(
     root: Path,
     identity: Mapping[str, str],
     items: Sequence[Item],
-    cut: CutPicture,
+    cut: CutImage,
     embed: Embed,
     width: int,
     batch_size: int = 16,
@@ -168,13 +168,13 @@ def build_item_store(
 
     Args:
         root: folder of the stores.
-        identity: what the tokens depend on beside the pictures.
-        items: the catalogue; those without a picture get no tokens.
-        cut: a picture file's views; called in the loader's workers.
+        identity: what the tokens depend on beside the images.
+        items: the catalogue; those without an image get no tokens.
+        cut: an image file's views; called in the loader's workers.
         embed: CLS tokens of views.
         width: of a CLS token.
-        batch_size: pictures a batch.
-        workers: processes that cut pictures.
+        batch_size: images a batch.
+        workers: processes that cut images.
         shard: this process's number, from 0.
         shards: how many processes fill the store.
     """
@@ -185,16 +185,16 @@ def build_item_store(
     faults: dict[str, str] = {}
     waiting: list[tuple[str, int, Path]] = []
     for item in items:
-        if item.picture is None or rows[item.id] % shards != shard:
+        if item.image is None or rows[item.id] % shards != shard:
             continue
         entry = journal.get(rows[item.id])
-        if entry is None or not _is_fresh(entry, item.picture):
-            waiting.append((item.id, rows[item.id], item.picture))
+        if entry is None or not _is_fresh(entry, item.image):
+            waiting.append((item.id, rows[item.id], item.image))
         elif entry.fault:
             faults[item.id] = entry.fault
     tokens = _map_tokens(folder, width, shared=True)
     loader: DataLoader[Any] = DataLoader(
-        _Pictures(waiting, cut), batch_size=batch_size, num_workers=workers, collate_fn=_join
+        _Images(waiting, cut), batch_size=batch_size, num_workers=workers, collate_fn=_join
     )
     with (folder / f"done-{shard}-of-{shards}.jsonl").open("a", encoding="utf-8") as lines:
         lines.write("\n")  # ends the line that a killed run may have left half-written
@@ -211,26 +211,26 @@ def build_item_store(
     return faults
 
 
-class _Pictures(Dataset[tuple[Embedded, Tensor | None]]):
-    """Each waiting picture's views, and the journal line that will stand for it."""
+class _Images(Dataset[tuple[Embedded, Tensor | None]]):
+    """Each waiting image's views, and the journal line that will stand for it."""
 
-    def __init__(self, waiting: Sequence[tuple[str, int, Path]], cut: CutPicture) -> None:
+    def __init__(self, waiting: Sequence[tuple[str, int, Path]], cut: CutImage) -> None:
         self.waiting, self.cut = waiting, cut
 
     def __len__(self) -> int:
         return len(self.waiting)
 
     def __getitem__(self, index: int) -> tuple[Embedded, Tensor | None]:
-        item, row, picture = self.waiting[index]
-        stat = picture.stat()
+        item, row, image = self.waiting[index]
+        stat = image.stat()
         views, fault = None, ""
         try:
-            views = self.cut(picture)
-        except BrokenPicture as broken:
+            views = self.cut(image)
+        except BrokenImage as broken:
             fault = str(broken)
         count = 0 if views is None else len(views)
         entry = Embedded(
-            item, row, count, stat.st_size, stat.st_mtime_ns, _sha256(picture), time.time(), fault
+            item, row, count, stat.st_size, stat.st_mtime_ns, _sha256(image), time.time(), fault
         )
         return entry, views
 
@@ -282,11 +282,11 @@ def _read_journal(folder: Path) -> dict[int, Embedded]:
     return newest
 
 
-def _is_fresh(entry: Embedded, picture: Path) -> bool:
+def _is_fresh(entry: Embedded, image: Path) -> bool:
     try:
-        stat = picture.stat()
+        stat = image.stat()
         same = (entry.size, entry.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-        return same or (entry.size == stat.st_size and entry.sha256 == _sha256(picture))
+        return same or (entry.size == stat.st_size and entry.sha256 == _sha256(image))
     except OSError:
         return False
 

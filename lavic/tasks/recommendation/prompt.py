@@ -1,7 +1,7 @@
 """Stage 2's prompt: a conversation and its candidates -> tokens, never too many, never a candidate less.
 
 The published template (`lavic/model/prompts.json`) and target are tokenised as one string; see `lavic/model/text.py`.
-An item without a picture is shown by its ID and title alone: no placeholders, no picture that is not there.
+An item without an image is shown by its ID and title alone: no placeholders, no image that is not there.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lavic.model.text import PLACEHOLDERS, TEMPLATES, without_special_tokens
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A candidate as the prompt shows it, with as many placeholders as its picture has views."""
+    """A candidate as the prompt shows it, with as many placeholders as its image has views."""
 
     id: str
     title: str
@@ -44,8 +44,8 @@ def recommendation_prompt(conversation: str, candidates: Sequence[Shown]) -> str
 
 def _candidate_lines(shown: Shown) -> str:
     template: str = TEMPLATES["recommendation"]["candidate"]
-    picture = "".join(PLACEHOLDERS[: shown.views]) + "\n" if shown.views else ""
-    lines = template.replace("".join(PLACEHOLDERS) + "\n", picture)
+    image = "".join(PLACEHOLDERS[: shown.views]) + "\n" if shown.views else ""
+    lines = template.replace("".join(PLACEHOLDERS) + "\n", image)
     return lines.replace("{asin}", shown.id).replace("{title}", shown.title)
 
 

@@ -146,7 +146,7 @@ class Recommendation(pl.LightningModule):
     # -- validation ----------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Sums over the samples: for the own pictures and each control, losses and hits; target tokens; samples."""
+        """Sums over the samples: for the own images and each control, losses and hits; target tokens; samples."""
         self.sums = torch.zeros(2 * (1 + len(CONTROLS)) + 2, dtype=torch.float64)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from lavic.model import fused_lora
+from lavic.model.adapters import fused_lora
 from lavic.model.adapters.fused_lora import FusedLoraLinear, MaskDropout, fuse_lora
 
 INPUTS, OUTPUTS = 24, 40

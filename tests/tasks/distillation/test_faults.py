@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from lavic.data import described_pictures
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,7 +22,8 @@ from lavic.model.prefix_reuse import split_batch
 from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import fill_placeholders
-from lavic.tasks.distillation.described_pictures import DescribedPictures
+from lavic.tasks.distillation import described_images
+from lavic.tasks.distillation.described_images import DescribedImages
 from lavic.tasks.distillation.samples import SampleSource, SampleTable, load_samples
 from lavic.tasks.distillation.task import Distillation
 from tests.conftest import Described, Fit, write_described
@@ -47,7 +47,7 @@ def table_of(
 
 
 def micro_batch(table: SampleTable, source: SampleSource, processor: LlavaNextProcessor, rows: Any) -> dict[str, Any]:
-    return DescribedPictures(table, source.images_dir, processor)[MicroBatch(tuple(rows), step_targets=1)]
+    return DescribedImages(table, source.images_dir, processor)[MicroBatch(tuple(rows), step_targets=1)]
 
 
 def test_fault_1_the_best_adapter_is_saved_when_its_loss_is_known(
@@ -172,7 +172,7 @@ def test_fault_5_long_titles_are_shortened_and_targets_and_placeholders_kept(
     assert len(table.row(1)["input_ids"]) > limit - 10  # no more was cut off than needed
 
 
-def test_fault_6_samples_without_a_whole_picture_are_left_out_and_listed(fit: Fit, tmp_path: Path) -> None:
+def test_fault_6_samples_without_a_whole_image_are_left_out_and_listed(fit: Fit, tmp_path: Path) -> None:
     broken = write_described(tmp_path / "data", train=9, valid=3)
     names = sorted(path.name for path in (broken.folder / "train_images").iterdir())
     missing, empty, cut, page = (broken.folder / "train_images" / name for name in names[:4])
@@ -183,17 +183,17 @@ def test_fault_6_samples_without_a_whole_picture_are_left_out_and_listed(fit: Fi
     output = fit(*broken.flags(), "--data.init_args.batch_size=5", "--trainer.limit_val_batches=0")
     listed = [json.loads(line) for line in (output / "skipped_samples.jsonl").read_text().splitlines()]
     assert {entry["where"]: entry["reason"] for entry in listed} == {
-        missing.name: "picture missing",
-        empty.name: "picture empty",
-        cut.name: "picture broken",
-        page.name: "picture broken",
+        missing.name: "image missing",
+        empty.name: "image empty",
+        cut.name: "image broken",
+        page.name: "image broken",
     }
     assert {entry["set"] for entry in listed} == {"train"}
     [run] = (output.parent / "logs").glob("*/run.json")
     about = json.loads(run.read_text())
     assert about["train_samples"] == 5
-    assert about["skipped"] == {"picture missing": 1, "picture empty": 1, "picture broken": 2}
-    with pytest.raises(UserError, match=r"cannot be used \(picture"):
+    assert about["skipped"] == {"image missing": 1, "image empty": 1, "image broken": 2}
+    with pytest.raises(UserError, match=r"cannot be used \(image"):
         fit(*broken.flags(), "--data.init_args.strict=true")
 
 
@@ -209,14 +209,14 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_fault_7_workers_cut_the_pictures_and_a_step_reads_nothing_back(
+def test_fault_7_workers_cut_the_images_and_a_step_reads_nothing_back(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def note_the_process(*args: Any) -> Tensor:
         (tmp_path / f"process_{os.getpid()}").touch()
         return cut_views(*args)
 
-    monkeypatch.setattr(described_pictures, "cut_views", note_the_process)
+    monkeypatch.setattr(described_images, "cut_views", note_the_process)
     watch = NoWaiting()
     dtypes: set[torch.dtype] = set()
     token_loss, visual_tokens = Distillation.token_loss, Distillation.visual_tokens
@@ -240,12 +240,12 @@ def test_fault_7_workers_cut_the_pictures_and_a_step_reads_nothing_back(
 
 
 def test_fault_8_max_samples_takes_a_seeded_random_choice(source: SampleSource, tiny: Path, tmp_path: Path) -> None:
-    first = table_of(source, tiny, tmp_path)[0].column("picture")[:6]
+    first = table_of(source, tiny, tmp_path)[0].column("image")[:6]
     chosen = {
-        seed: table_of(replace(source, max_samples=6, seed=seed), tiny, tmp_path)[0].column("picture")
+        seed: table_of(replace(source, max_samples=6, seed=seed), tiny, tmp_path)[0].column("image")
         for seed in (1, 2)
     }
-    again = table_of(replace(source, max_samples=6, seed=1), tiny, tmp_path / "elsewhere")[0].column("picture")
+    again = table_of(replace(source, max_samples=6, seed=1), tiny, tmp_path / "elsewhere")[0].column("image")
     assert chosen[1] == again
     assert len(set(chosen[1])) == 6
     sets = [set(first), set(chosen[1]), set(chosen[2])]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 from transformers import AutoProcessor
 
-from lavic.catalogue.descriptions import DescribedPicture, read_described_pictures
+from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.commands import train as shorthand
 from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.text import encode_distillation
@@ -24,21 +24,21 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def items() -> list[DescribedPicture]:
-    return [entry for entry in read_described_pictures(ITEMS) if isinstance(entry, DescribedPicture)]
+def items() -> list[DescribedImage]:
+    return [entry for entry in read_described_images(ITEMS) if isinstance(entry, DescribedImage)]
 
 
-def test_every_item_is_read(items: list[DescribedPicture]) -> None:
+def test_every_item_is_read(items: list[DescribedImage]) -> None:
     lines = [json.loads(line) for line in ITEMS.read_text(encoding="utf-8").splitlines()]
     assert len(items) == len(lines) == 512
     for item, line in zip(items, lines, strict=True):
-        assert item.picture == line["image_name"]
+        assert item.image == line["image_name"]
         assert item.title == line["title"].strip()
         assert item.description == line["image_description_llava_cleaned"].strip()
         assert line["image_name"].startswith(item.item + "_")
 
 
-def test_every_target_decodes_to_its_description(items: list[DescribedPicture], tiny: Path) -> None:
+def test_every_target_decodes_to_its_description(items: list[DescribedImage], tiny: Path) -> None:
     processor = load_processor(str(tiny))
     odd = ["Caf\u00c3\u00a9 \u00e2\u0080\u0099s", "\U0001f9fa basket", "\u00a0wide\u3000space", "e\u0301", "\u2028"]
     odd += ["a\tb\r\nc", "\u00e9 first"]
@@ -57,7 +57,7 @@ def test_every_target_decodes_to_its_description(items: list[DescribedPicture], 
 def test_trains_to_the_end_by_the_reproductions_flags(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two halves of the file, with drawn pictures under the names of every tenth item."""
+    """Two halves of the file, with drawn images under the names of every tenth item."""
     rng = random.Random(0)
     lines = ITEMS.read_text(encoding="utf-8").splitlines()[::10]
     drawn = {"train": lines[:36], "valid": lines[36:]}
@@ -65,10 +65,10 @@ def test_trains_to_the_end_by_the_reproductions_flags(
         (tmp_path / split).mkdir()
         (tmp_path / f"{split}.jsonl").write_text("\n".join(several) + "\n", encoding="utf-8")
         for line in several:
-            picture = Image.new("RGB", (rng.randint(60, 500), rng.randint(60, 500)), "white")
+            image = Image.new("RGB", (rng.randint(60, 500), rng.randint(60, 500)), "white")
             box = (10, 10, rng.randint(20, 50), rng.randint(20, 50))
-            ImageDraw.Draw(picture).rectangle(box, fill=(rng.randrange(256), rng.randrange(256), rng.randrange(256)))
-            picture.save(tmp_path / split / json.loads(line)["image_name"])
+            ImageDraw.Draw(image).rectangle(box, fill=(rng.randrange(256), rng.randrange(256), rng.randrange(256)))
+            image.save(tmp_path / split / json.loads(line)["image_name"])
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("LAVIC_RUN_ID", "training_20260101_000000")
     root = logging.getLogger()

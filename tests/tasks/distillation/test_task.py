@@ -237,8 +237,8 @@ def test_the_adapter_gives_the_same_logits_in_plain_peft(
     output = fit(*batch(4), "--trainer.max_epochs=1")
     plain = PeftModel.from_pretrained(LlavaNextForConditionalGeneration.from_pretrained(tiny), output / ADAPTER).eval()
     processor = AutoProcessor.from_pretrained(output / ADAPTER)
-    picture = Image.open(next((described.folder / "valid_images").iterdir()))
-    pixels = processor.image_processor(images=picture, return_tensors="pt")["pixel_values"][0]
+    image = Image.open(next((described.folder / "valid_images").iterdir()))
+    pixels = processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
     assert len(pixels) == 5
     ids = torch.arange(5, 30).unsqueeze(0)
     base = LlavaNextForConditionalGeneration.from_pretrained(tiny).eval()
@@ -253,7 +253,7 @@ def test_the_adapter_gives_the_same_logits_in_plain_peft(
 
 
 @torch.no_grad()
-def test_the_controls_show_the_partners_picture_and_a_blank_one(
+def test_the_controls_show_the_partners_image_and_a_blank_one(
     fit: Fit, described: Described, trained_task: list[Distillation]
 ) -> None:
     output = fit(*batch(4), "--trainer.max_epochs=1")
@@ -272,13 +272,13 @@ def test_the_controls_show_the_partners_picture_and_a_blank_one(
             pixels = processor.image_processor(images=blank, return_tensors="pt")["pixel_values"][0]
             pixels = pixels[:1].expand(5, -1, -1, -1)
         else:
-            picture = Image.open(described.folder / "valid_images" / table.row(row)["picture"]).convert("RGB")
-            pixels = processor.image_processor(images=picture, return_tensors="pt")["pixel_values"][0]
+            image = Image.open(described.folder / "valid_images" / table.row(row)["image"]).convert("RGB")
+            pixels = processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
         return task.llava.model.multi_modal_projector(task.llava.model.vision_tower(pixels).last_hidden_state[:, 0])
 
-    def mean_loss(pictures: list[int | None]) -> float:
+    def mean_loss(images: list[int | None]) -> float:
         loss, tokens = 0.0, 0
-        for row, shown in enumerate(pictures):
+        for row, shown in enumerate(images):
             sample = table.row(row)
             ids, start = torch.tensor(sample["input_ids"]).long(), sample["target_start"]
             embeddings = task.llava.get_input_embeddings()(ids)
@@ -312,8 +312,8 @@ def test_the_saved_adapter_validates_as_in_training_and_describes_every_item(
     for size in (1, 3):
         output = run("predict", *batch(size), f"--model.init_args.adapter={adapter}")
         lines = (output / "predictions.jsonl").read_text().splitlines()
-        found.append({entry["picture"]: entry for entry in map(json.loads, lines)})
+        found.append({entry["image"]: entry for entry in map(json.loads, lines)})
         assert len(lines) == len(found[-1]) == described.valid
     assert found[0] == found[1]
-    assert set(next(iter(found[0].values()))) == {"item", "title", "picture", "description", "generated"}
-    assert len({entry["generated"] for entry in found[0].values()}) > 1  # different pictures, different words
+    assert set(next(iter(found[0].values()))) == {"item", "title", "image", "description", "generated"}
+    assert len({entry["generated"] for entry in found[0].values()}) > 1  # different images, different words

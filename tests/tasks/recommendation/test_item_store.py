@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavic.catalogue.images import BrokenPicture
+from lavic.catalogue.images import BrokenImage
 from lavic.catalogue.items import Item
 from lavic.errors import UserError
 from lavic.tasks.recommendation.item_store import ItemStore, build_item_store, store_folder, store_identity
@@ -19,11 +19,11 @@ WIDTH = 8
 IDENTITY = {"model": "m", "adapter": "a", "views": "anyres"}
 
 
-def cut(picture: Path) -> Tensor:
+def cut(image: Path) -> Tensor:
     """As many views as the file's first byte says; every pixel is the second byte."""
-    content = picture.read_bytes()
+    content = image.read_bytes()
     if content == b"broken":
-        raise BrokenPicture("picture broken")
+        raise BrokenImage("image broken")
     return torch.full((content[0], 3, 2, 2), content[1], dtype=torch.uint8)
 
 
@@ -60,11 +60,11 @@ def build(tmp_path: Path) -> Build:
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 3}, {"workers": 1}])
-def test_every_picture_has_its_tokens(
+def test_every_image_has_its_tokens(
     items: list[Item], build: Build, tmp_path: Path, options: dict[str, int]
 ) -> None:
     embed, faults = build(items, **options)
-    assert faults == {"C": "picture broken"}
+    assert faults == {"C": "image broken"}
     assert embed.views == 13
     store = ItemStore.open(tmp_path / "store", IDENTITY, items)
     assert [store.views(item.id) for item in items] == [5, 3, 0, 5, 0]
@@ -75,15 +75,15 @@ def test_every_picture_has_its_tokens(
         assert torch.equal(tokens.float(), expected)
 
 
-def test_nothing_is_computed_twice_until_a_picture_changes(
+def test_nothing_is_computed_twice_until_a_image_changes(
     items: list[Item], build: Build, tmp_path: Path
 ) -> None:
     build(items)
     assert build(items)[0].views == 0
-    assert build(items)[1] == {"C": "picture broken"}
+    assert build(items)[1] == {"C": "image broken"}
     (tmp_path / "B_0.jpg").write_bytes(bytes([4, 21]))
     os.utime(tmp_path / "A_0.jpg", (1, 1))  # touched, but the same
-    with pytest.raises(UserError, match=r"lacks 1 items or has them from older pictures \(first: B\)"):
+    with pytest.raises(UserError, match=r"lacks 1 items or has them from older images \(first: B\)"):
         ItemStore.open(tmp_path / "store", IDENTITY, items)
     (tmp_path / "F_0.jpg").write_bytes(bytes([5, 40]))
     items.insert(0, Item("F", "F", tmp_path / "F_0.jpg"))

@@ -50,7 +50,7 @@ def conversations(domain: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The command line's options; every second item has a picture, and all have a title of some ten words."""
+    """The command line's options; every second item has an image, and all have a title of some ten words."""
     folder = tmp_path_factory.mktemp("real")
     rng = random.Random(0)
     lines = {domain: conversations(domain) for domain in DOMAINS}
@@ -126,7 +126,7 @@ def test_all_domains_to_the_end_and_the_numbers_of_an_independent_script(
     assert all(len(row[f"scores_{name}"]) == len(row[candidates]) for row in isbn_like)
     reachable = sum(bool(set(line["gt_items"]) & set(line[candidates])) for line in raw)
     assert metrics["groups"]["all"]["overall"]["ceilings"]["hit_ratio@1"] == pytest.approx(reachable / len(raw))
-    assert len(prompts) == 3 * len(raw)  # with the pictures, without any, and with others'
+    assert len(prompts) == 3 * len(raw)  # with the images, without any, and with others'
     named = [frozenset(re.findall(r"\b[A-Z0-9]{10}\b", prompt)) for prompt in prompts]
     whole = Counter(named)
     for line in raw:

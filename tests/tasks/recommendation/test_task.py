@@ -292,7 +292,7 @@ def test_recommend_ranks_the_catalogues_best_matches(
     record = read_results(trained.tested)[0]
     [answer] = asked(record["context"], "--candidates=24", "--top=3")
     assert [set(product) for product in answer["products"]] == [
-        {"item", "title", "picture", "log_likelihood", "probability"}
+        {"item", "title", "image", "log_likelihood", "probability"}
     ] * 3
     assert answer["latency_seconds"] > 0
     likelihoods = [product["log_likelihood"] for product in answer["products"]]
@@ -300,7 +300,7 @@ def test_recommend_ranks_the_catalogues_best_matches(
     everything = asked(record["context"], "--candidates=24", "--top=24")[0]["products"]
     assert sum(product["probability"] for product in everything) == pytest.approx(1)
     assert len({product["item"] for product in everything}) == 24
-    assert sum(product["picture"] is None for product in everything) == 2
+    assert sum(product["image"] is None for product in everything) == 2
     titled = asked("number 17", "--candidates=1")[0]["products"]
     assert [product["title"] for product in titled] == ["Kitchen towel number 17"]
     assert len(asked("a red towel\nlarger\n\nnever read\n", "--chat")) == 2

@@ -1,4 +1,4 @@
-"""The demo's picture server: each fault shows itself as named, and the real crawler gets past the passing ones."""
+"""The demo's image server: each fault shows itself as named, and the real crawler gets past the passing ones."""
 
 import asyncio
 import json
@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from crawl.cli import main as crawl
-from lavic.demo.picture_server import LASTING, PASSING, Fault, PictureServer, choose_faults
+from lavic.demo.image_server import LASTING, PASSING, Fault, ImageServer, choose_faults
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     """A folder of 20 JPEGs."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(20):
         Image.new("RGB", (64, 64), (number * 12, 90, 40)).save(folder / f"B{number:02d}_0.jpg")
@@ -35,19 +35,19 @@ def test_faults_are_seeded_and_complete() -> None:
     assert not set(choose_faults(names[:5]).values()) & set(LASTING)
 
 
-def test_each_fault_shows_itself(pictures: Path) -> None:
-    names = sorted(path.name for path in pictures.iterdir())
+def test_each_fault_shows_itself(images: Path) -> None:
+    names = sorted(path.name for path in images.iterdir())
     faults = dict(zip(names, Fault, strict=False))
     by_fault = {fault: name for name, fault in faults.items()}
 
     async def ask() -> None:
-        async with PictureServer(pictures, faults) as server, aiohttp.ClientSession() as session:
+        async with ImageServer(images, faults) as server, aiohttp.ClientSession() as session:
 
             async def get(name: str) -> tuple[int, bytes]:
                 async with session.get(server.url(name)) as answer:
                     return answer.status, await answer.read()
 
-            whole = (200, (pictures / names[10]).read_bytes())
+            whole = (200, (images / names[10]).read_bytes())
             assert await get(names[10]) == whole
             assert (await get(by_fault[Fault.UNAVAILABLE_ONCE]))[0] == 503
             assert (await get(by_fault[Fault.MISSING]))[0] == (await get(by_fault[Fault.MISSING]))[0] == 404
@@ -62,19 +62,19 @@ def test_each_fault_shows_itself(pictures: Path) -> None:
             assert await reader.read() == b"", "the connection ends without an answer"
             writer.close()
             for fault in PASSING:
-                assert await get(by_fault[fault]) == (200, (pictures / by_fault[fault]).read_bytes())
+                assert await get(by_fault[fault]) == (200, (images / by_fault[fault]).read_bytes())
             assert (await get("..%2F..%2Fetc%2Fpasswd"))[0] == 404
 
     asyncio.run(ask())
 
 
-def test_the_crawler_gets_all_that_can_be_had(pictures: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lavic.demo.picture_server", str(pictures)]
+def test_the_crawler_gets_all_that_can_be_had(images: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lavic.demo.image_server", str(images)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             port = int(server.stdout.readline())
-            names = sorted(path.name for path in pictures.iterdir())
+            names = sorted(path.name for path in images.iterdir())
             lines = [{"image": f"http://127.0.0.1:{port}/{name}", "image_name": name} for name in names]
             source = tmp_path / "meta.jsonl"
             source.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -87,4 +87,4 @@ def test_the_crawler_gets_all_that_can_be_had(pictures: Path, tmp_path: Path) ->
     assert len(lost) == 2
     assert {path.name for path in out.iterdir()} == set(names) - lost
     for path in out.iterdir():
-        assert path.read_bytes() == (pictures / path.name).read_bytes()
+        assert path.read_bytes() == (images / path.name).read_bytes()

@@ -10,19 +10,19 @@ from transformers import LlavaNextProcessor
 
 from lavic.batching.padding import PromptBatch, pad, pad_left
 from lavic.batching.step_plan import MicroBatch
-from lavic.catalogue.images import BrokenPicture, open_picture
+from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.model.views import cut_views
 from lavic.tasks.distillation.samples import SampleTable
 
 
-class DescribedPictures(Dataset[dict[str, Any]]):
+class DescribedImages(Dataset[dict[str, Any]]):
     """Micro-batches of prompt, target and views, by the `MicroBatch` that names their samples.
 
     Args:
         table: the usable samples.
-        images_dir: folder of their pictures.
-        processor: cuts the pictures and gives the padding token.
+        images_dir: folder of their images.
+        processor: cuts the images and gives the padding token.
         partners: for every sample another one, (N,); with it, batches also hold the partners' views.
     """
 
@@ -66,7 +66,7 @@ class DescribedPictures(Dataset[dict[str, Any]]):
         """The samples' prompts without their targets, for generation."""
         rows = [self.table.row(i) for i in indices]
         padded = pad_left([row["input_ids"][: row["target_start"]] for row in rows], self.pad_id)
-        samples = [{name: row[name] for name in ("item", "title", "picture", "description")} for row in rows]
+        samples = [{name: row[name] for name in ("item", "title", "image", "description")} for row in rows]
         views = torch.cat([self.views(row) for row in rows])
         return PromptBatch(
             input_ids=padded["input_ids"], attention_mask=padded["attention_mask"], views=views, samples=samples
@@ -76,14 +76,14 @@ class DescribedPictures(Dataset[dict[str, Any]]):
         """One sample's views, (views, 3, side, side) uint8.
 
         Raises:
-            UserError: the picture was whole when the table was made and is not any more.
+            UserError: the image was whole when the table was made and is not any more.
         """
-        path = self.images_dir / row["picture"]
+        path = self.images_dir / row["image"]
         try:
-            return cut_views(self.image_processor, open_picture(path))
-        except BrokenPicture as broken:
+            return cut_views(self.image_processor, open_image(path))
+        except BrokenImage as broken:
             raise UserError(
-                f"The picture {path} was whole when the run began and is not any more ({broken});"
+                f"The image {path} was whole when the run began and is not any more ({broken});"
                 " restore it and start again with --resume."
             ) from None
 
@@ -91,13 +91,13 @@ class DescribedPictures(Dataset[dict[str, Any]]):
 class Prompts(Dataset[PromptBatch]):
     """The same samples as prompts to generate from, `batch_size` at a time."""
 
-    def __init__(self, pictures: DescribedPictures, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.pictures = pictures
-        indices = list(range(len(pictures)))[rank::world_size]
+    def __init__(self, images: DescribedImages, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.images = images
+        indices = list(range(len(images)))[rank::world_size]
         self.batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> PromptBatch:
-        return self.pictures.prompts(self.batches[index])
+        return self.images.prompts(self.batches[index])

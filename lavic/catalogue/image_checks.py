@@ -1,42 +1,42 @@
-"""Which pictures of a folder are whole; each file is decoded once and not again until its size or time changes."""
+"""Which images of a folder are whole; each file is decoded once and not again until its size or time changes."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
 
-from lavic.catalogue.images import BrokenPicture, picture_size
+from lavic.catalogue.images import BrokenImage, image_size
 
-Verdict = tuple[int, int] | str  # width and height in pixels, or why the picture cannot be used
+Verdict = tuple[int, int] | str  # width and height in pixels, or why the image cannot be used
 
 
-class PictureChecks:
-    """Verdicts on the pictures of one folder, kept in a file of the cache between runs."""
+class ImageChecks:
+    """Verdicts on the images of one folder, kept in a file of the cache between runs."""
 
     def __init__(self, folder: Path, cache_dir: Path) -> None:
         self.folder = folder
-        self._file = cache_dir / f"pictures-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
+        self._file = cache_dir / f"images-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
         self._stats = _sizes_and_times(folder)
         self._known = self._read()  # here and not at first use, which several threads would share
 
     @property
     def listing(self) -> str:
-        """A hash of every file's name, size and time: it changes when any picture does."""
+        """A hash of every file's name, size and time: it changes when any image does."""
         lines = (f"{name}\0{size}\0{time}\n" for name, (size, time) in sorted(self._stats.items()))
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def check(self, name: str) -> Verdict:
-        """Decodes one picture, unless that was done before; safe to call from several threads."""
+        """Decodes one image, unless that was done before; safe to call from several threads."""
         known = self._known
         stat = self._stats.get(name)
         if stat is None and not (self.folder / name).is_file():
-            return "picture missing"
+            return "image missing"
         if stat is not None and name in known and known[name][0] == list(stat):
             verdict = known[name][1]
             return verdict if isinstance(verdict, str) else (verdict[0], verdict[1])
         try:
-            size = picture_size(self.folder / name)
-        except BrokenPicture as broken:
+            size = image_size(self.folder / name)
+        except BrokenImage as broken:
             if stat is not None:
                 known[name] = (list(stat), str(broken))
             return str(broken)

@@ -9,11 +9,11 @@ import torch
 from lavic.batching.controls import partners_of
 from lavic.batching.padding import IGNORED
 from lavic.batching.step_plan import MicroBatch
-from lavic.catalogue.images import open_picture
+from lavic.catalogue.images import open_image
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import cut_views
-from lavic.tasks.distillation.described_pictures import DescribedPictures
+from lavic.tasks.distillation.described_images import DescribedImages
 from lavic.tasks.distillation.samples import load_samples
 from tests.conftest import Described, write_described
 from tests.tasks.distillation.test_samples import source
@@ -24,9 +24,9 @@ def processor(tiny: Path) -> Any:
     return load_processor(str(tiny))
 
 
-def data_set(described: Described, processor: Any, cache: Path, partners: list[int] | None = None) -> DescribedPictures:
+def data_set(described: Described, processor: Any, cache: Path, partners: list[int] | None = None) -> DescribedImages:
     table, _ = load_samples(source(described), processor, cache, strict=False)
-    return DescribedPictures(table, described.folder / "train_images", processor, partners)
+    return DescribedImages(table, described.folder / "train_images", processor, partners)
 
 
 def test_a_micro_batch_is_padded_on_the_right_and_supervises_targets(
@@ -44,8 +44,8 @@ def test_a_micro_batch_is_padded_on_the_right_and_supervises_targets(
         assert batch["attention_mask"][row, : len(ids)].all()
         expected = [IGNORED] * start + ids[start:] + [IGNORED] * (batch["labels"].shape[1] - len(ids))
         assert batch["labels"][row].tolist() == expected
-        picture = open_picture(described.folder / "train_images" / sample["picture"])
-        assert torch.equal(batch["views"][5 * row : 5 * row + 5], cut_views(processor.image_processor, picture))
+        image = open_image(described.folder / "train_images" / sample["image"])
+        assert torch.equal(batch["views"][5 * row : 5 * row + 5], cut_views(processor.image_processor, image))
 
 
 def test_a_ghost_supervises_nothing(processor: Any, described: Described, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_prompts_end_where_the_target_begins_and_are_padded_on_the_left(
         assert prompts["attention_mask"][row].sum() == len(ids)
 
 
-def test_partners_are_other_items_pictures(processor: Any, described: Described, tmp_path: Path) -> None:
+def test_partners_are_other_items_images(processor: Any, described: Described, tmp_path: Path) -> None:
     table, _ = load_samples(source(described), processor, tmp_path, strict=False)
     partners = partners_of(table.column("item"), seed=1)
     data = data_set(described, processor, tmp_path, partners)
@@ -82,10 +82,10 @@ def test_a_partner_has_another_item_and_serves_once(items: list[str]) -> None:
     assert len({tuple(partners_of(list("abcdefghij"), seed)) for seed in range(9)}) > 1
 
 
-def test_a_picture_that_vanishes_during_a_run_is_an_error_that_names_it(processor: Any, tmp_path: Path) -> None:
+def test_a_image_that_vanishes_during_a_run_is_an_error_that_names_it(processor: Any, tmp_path: Path) -> None:
     described = write_described(tmp_path, train=4, valid=1)
     data = data_set(described, processor, tmp_path / "cache")
-    gone = described.folder / "train_images" / data.table.row(2)["picture"]
+    gone = described.folder / "train_images" / data.table.row(2)["image"]
     gone.unlink()
     with pytest.raises(UserError, match=gone.name):
         data[MicroBatch((2,), step_targets=1)]

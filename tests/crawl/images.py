@@ -1,4 +1,4 @@
-"""Pictures that the crawler's tests serve."""
+"""Images that the crawler's tests serve."""
 
 import io
 import struct
@@ -20,10 +20,10 @@ def image(seed: int, side: int = 96) -> Image.Image:
     return Image.fromarray((noise + ramp).astype(np.uint8))
 
 
-def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
-    """The picture as a file's bytes."""
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    """The image as a file's bytes."""
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -42,8 +42,8 @@ def blank_png(side: int) -> bytes:
 def decodes(data: bytes) -> bool:
     """Whether Pillow decodes the whole file at its full size."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
     except Exception:
         return False
     return True

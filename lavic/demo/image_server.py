@@ -1,4 +1,4 @@
-"""A small HTTP server on the loopback that serves a folder of pictures, with the internet's ordinary faults.
+"""A small HTTP server on the loopback that serves a folder of images, with the internet's ordinary faults.
 
 The demo crawls it, so that what a user sees first is the real crawler at its real work. Knows nothing of torch.
 """
@@ -18,7 +18,7 @@ HTML = b"<!DOCTYPE html><html><body><h1>Are you a robot?</h1></body></html>"
 
 
 class Fault(StrEnum):
-    """What is wrong with a picture's URL."""
+    """What is wrong with an image's URL."""
 
     UNAVAILABLE_ONCE = "503 with Retry-After, once"
     TRUNCATED_ONCE = "truncated body, once"
@@ -35,7 +35,7 @@ def choose_faults(names: Iterable[str], seed: int = 0, passing_share: float = 0.
     """A fault for some of the file names, the same for the same names and seed.
 
     `passing_share` of the names get one of the three passing faults, at least one name each; where there are ten
-    names or more, one name each gets the two lasting ones, whose pictures cannot be had.
+    names or more, one name each gets the two lasting ones, whose images cannot be had.
     """
     shuffled = sorted(names)
     random.Random(seed).shuffle(shuffled)
@@ -45,8 +45,8 @@ def choose_faults(names: Iterable[str], seed: int = 0, passing_share: float = 0.
     return dict(zip(shuffled, faults, strict=False))
 
 
-class PictureServer:
-    """Serves `folder`'s files as `/NAME`. Used as `async with PictureServer(folder) as server: server.url(name)`."""
+class ImageServer:
+    """Serves `folder`'s files as `/NAME`. Used as `async with ImageServer(folder) as server: server.url(name)`."""
 
     def __init__(self, folder: Path, faults: dict[str, Fault] | None = None, port: int = 0) -> None:
         """`faults`: by file name, by default as `choose_faults` gives them. `port` 0: any free one."""
@@ -68,7 +68,7 @@ class PictureServer:
         """The URL of a file."""
         return f"http://{self.address}/{name}"
 
-    async def __aenter__(self) -> "PictureServer":
+    async def __aenter__(self) -> "ImageServer":
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         self.port = self._runner.addresses[0][1]
@@ -110,13 +110,13 @@ class PictureServer:
 
 
 async def _serve_for_ever(folder: Path, port: int) -> None:
-    async with PictureServer(folder, port=port) as server:
+    async with ImageServer(folder, port=port) as server:
         print(server.port, flush=True)
         await asyncio.Event().wait()
 
 
 def main() -> None:
-    """`python -m lavic.demo.picture_server FOLDER`: serve until killed; the port is printed first."""
+    """`python -m lavic.demo.image_server FOLDER`: serve until killed; the port is printed first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the folder whose files are served")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one (default: 0)")

@@ -1,4 +1,4 @@
-"""Verdicts on pictures: what several threads find at the same time is all kept."""
+"""Verdicts on images: what several threads find at the same time is all kept."""
 
 import json
 import time
@@ -6,19 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lavic.data import picture_checks
 from PIL import Image
 
-from lavic.catalogue.picture_checks import PictureChecks
+from lavic.catalogue import image_checks
+from lavic.catalogue.image_checks import ImageChecks
 
 
 def test_verdicts_of_several_threads_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     names = [f"B{i:09}_0.jpg" for i in range(8)]
     for name in names:
         Image.new("RGB", (8, 6)).save(folder / name)
-    before = PictureChecks(folder, tmp_path)
+    before = ImageChecks(folder, tmp_path)
     before.check(names[0])
     before.save()
 
@@ -26,8 +26,8 @@ def test_verdicts_of_several_threads_are_all_kept(tmp_path: Path, monkeypatch: p
         time.sleep(0.2)
         return json.JSONDecoder().decode(text)
 
-    monkeypatch.setattr(picture_checks.json, "loads", slow_loads)
-    checks = PictureChecks(folder, tmp_path)
+    monkeypatch.setattr(image_checks.json, "loads", slow_loads)
+    checks = ImageChecks(folder, tmp_path)
     with ThreadPoolExecutor(len(names)) as pool:
         assert list(pool.map(checks.check, names)) == [(8, 6)] * len(names)
     checks.save()
@@ -35,5 +35,5 @@ def test_verdicts_of_several_threads_are_all_kept(tmp_path: Path, monkeypatch: p
     def decoded_again(path: Path) -> None:
         raise AssertionError(f"{path.name} is decoded again")
 
-    monkeypatch.setattr(picture_checks, "picture_size", decoded_again)
-    assert [PictureChecks(folder, tmp_path).check(name) for name in names] == [(8, 6)] * len(names)
+    monkeypatch.setattr(image_checks, "image_size", decoded_again)
+    assert [ImageChecks(folder, tmp_path).check(name) for name in names] == [(8, 6)] * len(names)
