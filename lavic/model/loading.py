@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, BitsAndBytesConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+from transformers import AutoConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
 from lavic.model.processor import looks_like_path
+from lavic.model.quantization import keep_differentiable, nf4
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def load_llava(base: BaseModel, device: torch.device) -> LlavaNextForConditional
     load_config(base.name)
     options: dict[str, Any] = {"dtype": resolve_dtype(base.dtype, device), "device_map": {"": device}}
     if base.quantization == "nf4":
-        options["quantization_config"] = _nf4(options["dtype"])
+        options["quantization_config"] = nf4(options["dtype"])
     try:
         llava, report = LlavaNextForConditionalGeneration.from_pretrained(
             base.name, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
@@ -84,6 +85,7 @@ def load_llava(base: BaseModel, device: torch.device) -> LlavaNextForConditional
             f"The weights of '{base.name}' do not fit its config.json: {name} is {list(found)}, not {list(expected)};"
             " give a whole checkpoint."
         )
+    keep_differentiable(llava)
     llava.requires_grad_(False).eval()
     return llava
 
@@ -113,12 +115,3 @@ def fit_embeddings(llava: LlavaNextForConditionalGeneration, vocabulary: int) ->
         llava.resize_token_embeddings(vocabulary, mean_resizing=False)
         llava.requires_grad_(False)
 
-
-def _nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],  # names from the root
-    )
