@@ -11,7 +11,7 @@ from types import ModuleType
 
 __version__ = "0.2.0"
 
-# On some processors bitsandbytes, which PEFT imports, warns of a kernel that LaViC does not use (model/quantization.py).
+# On some processors bitsandbytes, which PEFT imports, warns of a kernel that is not used (model/quantization.py).
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 # Modules of 0.1, so that users' YAML files and imports work for one more release (CHANGELOG.md).

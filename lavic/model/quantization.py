@@ -1,5 +1,7 @@
 """NF4: the language model's frozen weights in 4 bits (Dettmers et al., 2023), held by bitsandbytes."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
@@ -25,6 +27,7 @@ def keep_differentiable(model: nn.Module) -> None:
     kernel that has no backward pass and takes only sizes that 32 divides; training after a validation would learn
     nothing. Every layer asks this flag of its own before it does so.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False

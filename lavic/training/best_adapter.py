@@ -73,7 +73,8 @@ class BestAdapter(pl.Callback):
     def save(self, trainer: Any, pl_module: Any, folder: Path, metrics: dict[str, float]) -> None:
         """Writes the adapter's directory; another stage's adapter is saved by a subclass."""
         card = model_card(trainer, pl_module, metrics)
-        save_adapter(pl_module.model, trainer.datamodule.processor, folder, card, state=self._state)
+        processor = trainer.datamodule.processor
+        save_adapter(pl_module.model, processor, folder, card, state=self._state, task="distillation")
 
 
 def model_card(trainer: Any, pl_module: Any, metrics: dict[str, float]) -> str:

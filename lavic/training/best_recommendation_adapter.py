@@ -23,7 +23,9 @@ class BestRecommendationAdapter(BestAdapter):
     def save(self, trainer: Any, pl_module: Any, folder: Path, metrics: dict[str, float]) -> None:
         """Writes the recommendation adapter's directory."""
         card = model_card(trainer.datamodule, pl_module, metrics)
-        save_adapter(pl_module.model, trainer.datamodule.processor, folder, card, pl_module.adapter_name)
+        save_adapter(
+            pl_module.model, trainer.datamodule.processor, folder, card, pl_module.adapter_name, task="recommendation"
+        )
 
 
 def model_card(data: Any, task: Any, metrics: dict[str, float]) -> str:

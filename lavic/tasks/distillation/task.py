@@ -85,7 +85,7 @@ class Distillation(pl.LightningModule):
         if self.adapter is None:
             self.model = place_adapters(llava, self.trainable, self.base.name, self.seed)
         else:
-            self.model = load_adapter(llava, self.adapter, trainable=True)
+            self.model = load_adapter(llava, self.adapter, trainable=True, task="distillation")
         speed_up(self.llava, self.speedups)
         enable_checkpointing(self.llava, self.checkpointing)
         if self.device_mesh is not None:
