@@ -67,7 +67,8 @@ def train(
 def mean_loss(samples: list[SampleLoss]) -> Tensor:
     """The mean over all supervised tokens of all samples, in nats."""
     losses, tokens = zip(*(sample() for sample in samples), strict=True)
-    return torch.stack(losses).sum() / sum(tokens)
+    mean: Tensor = torch.stack(losses).sum() / sum(tokens)
+    return mean
 
 
 def write_adapter(base: Path, folder: Path, modules: str, seed: int) -> None:

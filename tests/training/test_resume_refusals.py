@@ -80,7 +80,7 @@ def test_another_learning_rate_is_taken_from_the_resumed_step_on(stopped: Stoppe
     assert found[STEPS] != pytest.approx(stopped.whole[STEPS], rel=1e-4)
     newest = max((tmp_path / "out" / "logs").glob("*/metrics.jsonl"), key=lambda path: path.parent.name)
     rates = [entry["lr"] for entry in map(json.loads, newest.read_text().splitlines()) if entry["event"] == "train"]
-    assert rates == [0.05] * (STEPS - STOPPED)
+    assert rates == pytest.approx([0.05] * (STEPS - STOPPED))
 
 
 # -- refused ---------------------------------------------------------------------------------------------------------
@@ -135,10 +135,7 @@ QUICK = {"half the samples a step", "a grown catalogue", "a part less"}
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [
-        pytest.param(*row, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
-        for name, row in REFUSED.items()
-    ],
+    [pytest.param(*row, id=name, marks=[] if name in QUICK else [pytest.mark.slow]) for name, row in REFUSED.items()],
 )
 def test_what_a_position_depends_on_must_be_as_it_was(
     stopped: Stopped, tmp_path: Path, change: Change, named: str

@@ -24,9 +24,7 @@ def data(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Desc
 def plain(tiny: Path, data: dict[int, Described]) -> dict[int, Trained]:
     """What the plain script makes of both."""
     return {
-        count: train_distillation(
-            tiny, described.folder.parent / "start", described.folder, STEPS, LR, DECAY, CLIP
-        )
+        count: train_distillation(tiny, described.folder.parent / "start", described.folder, STEPS, LR, DECAY, CLIP)
         for count, described in data.items()
     }
 
