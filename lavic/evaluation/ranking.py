@@ -12,16 +12,16 @@ conversations serves them all. Definitions:
 """
 
 import math
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lavic.evaluation.item_ids import named_item as named_item  # `lavic.metrics.named_item` of 0.1 resolves here
+
 TOP_KS = (3, 5)
-_WORD = re.compile(r"[^\s\"'`,;:!?()\[\]{}<>*]+")
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,6 @@ class Interval:
     def apart_from(self, other: "Interval") -> bool:
         """Whether the two intervals do not overlap."""
         return self.low > other.high or other.low > self.high
-
-
-def named_item(text: str, candidates: Collection[str], catalogue: Collection[str] = ()) -> str | None:
-    """The first item ID in a generated text, whatever IDs look like: one of the candidates, or else of the
-    catalogue, standing by itself (not within a longer run of letters and digits)."""
-    found: list[tuple[int, int, str]] = []
-    if candidates:
-        longest_first = sorted(candidates, key=len, reverse=True)
-        pattern = rf"(?<![^\W_])(?:{'|'.join(map(re.escape, longest_first))})(?![^\W_])"
-        found += [(match.start(), 0, match.group()) for match in re.finditer(pattern, text)][:1]
-    for match in _WORD.finditer(text):
-        word = match.group().strip(".-_/")
-        if word in catalogue:
-            found.append((match.start(), 1, word))
-            break
-    return min(found)[2] if found else None
 
 
 def by_score(candidates: Sequence[str], gt_items: Sequence[str], scores: Sequence[float]) -> Prediction:
