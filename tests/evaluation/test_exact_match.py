@@ -5,6 +5,7 @@ import random
 import re
 import string
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_c2_the_golden_vectors() -> None:
 @REAL
 def test_c1_six_predictors_on_aqua_give_the_golden_counts() -> None:
     rows, golden = load("aqua/val.json"), load("golden/aqua_metrics_val.json")["val"]
-    predictors = {
+    predictors: dict[str, Callable[[dict[str, str]], str]] = {
         "empty": lambda row: "",
         "person": lambda row: "person",
         "Person.": lambda row: "Person.",
