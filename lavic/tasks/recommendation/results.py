@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,11 @@ import numpy as np
 
 from lavic.catalogue.conversations import Conversation
 from lavic.evaluation.ranking import Prediction, by_score, report
+from lavic.evaluation.threads import thread_of
 
 SCORED, PER_TOKEN = "scored", "scored_per_token"
 GENERATED, CONSTRAINED, FIRST = "generated", "constrained", "first_candidate"
 COLUMNS = ("hit_ratio@1", "recall@1_micro", "valid_ratio", "hit_ratio@3", "hit_ratio@5", "mrr", "ndcg")
-_SUBMISSION = re.compile(r"<submission>(.*?)(?:</submission>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,6 @@ class Answer:
     constrained: str
     scores: Mapping[str, Sequence[float]]
     tokens: Sequence[int] = ()
-
-
-def thread_of(context: str) -> str:
-    """What conversations of one thread have in common: its submission; all of a context without one."""
-    found = _SUBMISSION.search(context)
-    submission = found.group(1).split() if found else []
-    return " ".join(submission or context.split())
 
 
 def ways_of(conversations: Sequence[Conversation], answers: Sequence[Answer]) -> dict[str, list[Prediction]]:

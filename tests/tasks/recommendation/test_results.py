@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from lavic.catalogue.conversations import Conversation
+from lavic.evaluation.threads import thread_of
 from lavic.tasks.recommendation.results import (
     Answer,
     length_correlation,
     summary_lines,
-    thread_of,
     ways_of,
     write_results,
 )
