@@ -5,7 +5,7 @@ The paper's stage 1 is LoRA on every Linear of the vision tower and the projecto
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -98,9 +98,14 @@ def place_adapters(
     return model
 
 
-def unwrap(model: PeftModel) -> LlavaNextForConditionalGeneration:
-    """LLaVA itself, its adapters in place."""
-    return model.base_model.model
+def unwrap(model: Any) -> Any:
+    """LLaVA itself, its adapters in place; a model without adapters is LLaVA itself."""
+    return model.base_model.model if isinstance(model, PeftModel) else model
+
+
+def part_of(parameter: str) -> str:
+    """Which part a parameter belongs to, by its name: `vision`, `projector` or `language` (its head included)."""
+    return next((part for part, module in PARTS.items() if f".{module}." in f".{parameter}"), "language")
 
 
 def lora_modules(model: nn.Module) -> list[str]:
