@@ -20,6 +20,8 @@ Method = Literal["bm25", "embeddings"]
 Found = list[tuple[int, float]]
 """Places of documents and their scores, the highest first; among equals the first document."""
 
+REASONS = 5  # shared words named as the reason for a candidate
+
 _MARKUP = re.compile(r"</?(?:submission|comment)>")
 
 
@@ -28,6 +30,9 @@ class Scorer(Protocol):
 
     def search(self, queries: Sequence[str], k: int) -> list[Found]:
         """At most `k` documents for each query."""
+
+    def why(self, query: str, place: int) -> str:
+        """Why a document was found, in a few words."""
 
 
 def make_scorer(method: Method, documents: Sequence[str], model: str | None = None) -> Scorer:
@@ -64,6 +69,17 @@ class Bm25:
     def search(self, queries: Sequence[str], k: int) -> list[Found]:
         """Documents with at least one of the query's words."""
         return [_best(self.scores(query), k) for query in queries]
+
+    def why(self, query: str, place: int) -> str:
+        """The shared words that count most."""
+        shares = {}
+        for word, count in Counter(words(query)).items():
+            if (column := self._vocabulary.get(word)) is not None:
+                start, stop = self._starts[column], self._starts[column + 1]
+                here = np.flatnonzero(self._places[start:stop] == place)
+                if len(here):
+                    shares[word] = count * float(self._scores[start + here[0]])
+        return f"matches {', '.join(sorted(shares, key=lambda word: -shares[word])[:REASONS])}"
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """(documents,); 0 for those without one of the query's words."""
@@ -106,6 +122,10 @@ class Embeddings:
             _best(scores, k, floor=-np.inf) if words(query) else []
             for query, scores in zip(queries, similarity, strict=True)
         ]
+
+    def why(self, query: str, place: int) -> str:
+        """The cosine."""
+        return f"similar text (cosine {float(self._embed([query])[0] @ self._documents[place]):.2f})"
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         embedded = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
