@@ -4,6 +4,7 @@ A document that shares nothing with the query is never found, so fewer than k ma
 instead of showing the first k documents as a ranking.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from lavic.retrieval.words import words
 Method = Literal["bm25", "embeddings"]
 Found = list[tuple[int, float]]
 """Places of documents and their scores, the highest first; among equals the first document."""
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
 REASONS = 5  # shared words named as the reason for a candidate
 
