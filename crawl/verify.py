@@ -3,9 +3,10 @@
 import io
 from dataclasses import dataclass
 
-import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from lavic.catalogue.images import to_rgb
 
 # TIFF, ICO, EPS and the rest are seldom images of products, and their decoders are the least hardened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
@@ -78,8 +79,7 @@ def _convert(data: bytes, rules: ImageRules) -> VerifiedImage:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if opened.width * opened.height > rules.max_pixels:
                 raise BrokenImageError(f"over the cap on pixels: {opened.width} x {opened.height}")
-            opened.load()  # the first frame of an animation
-            image = _on_white(_upright(opened))
+            image = to_rgb(opened)
             if rules.max_side and max(image.size) > rules.max_side:
                 image.thumbnail((rules.max_side, rules.max_side), Image.Resampling.LANCZOS)
             encoded = io.BytesIO()
@@ -89,24 +89,6 @@ def _convert(data: bytes, rules: ImageRules) -> VerifiedImage:
     except Exception as error:  # Pillow's decoders raise a dozen kinds, SyntaxError among them
         raise BrokenImageError(_describe(data, error)) from error
     return VerifiedImage(encoded.getvalue(), image.width, image.height)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF says, since the new file has no EXIF; a broken EXIF block turns nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """`image` as RGB; what is transparent becomes white, as shops show it."""
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255 instead of scaling them
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
 
 
 def _describe(data: bytes, error: Exception) -> str:

@@ -4,7 +4,6 @@ One JSON object a line: `{"context", "gt_items": [ID], "candidates_<name>": [ID]
 `<data>/<category>/<split>.jsonl` as published. Whatever else a line holds is kept and written back untouched.
 """
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lavic.errors import UserError
+from lavic.json_entries import Malformed, read_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +76,21 @@ def read_category_split(
 
 
 def read_conversations(path: Path, candidates_key: str | None, category: str) -> Iterator[Conversation | Fault]:
-    """One file, line by line."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line.decode("utf-8"))
-            except ValueError:
-                yield Fault(path, number, "not valid JSON in UTF-8")
-                continue
-            reason = _fault(record, candidates_key)
-            if reason:
-                yield Fault(path, number, reason)
-            else:
-                yield Conversation(
-                    category,
-                    number,
-                    record["context"],
-                    tuple(record[candidates_key]) if candidates_key else (),
-                    tuple(record.get("gt_items") or ()),
-                    record,
-                )
+    """One file, entry by entry. Raises UserError if it cannot be read, or not from some line on."""
+    for number, entry in enumerate(read_entries(path), 1):
+        line = int(entry.where.rpartition(" ")[2]) if entry.where.startswith("line ") else number
+        reason = entry.reason if isinstance(entry, Malformed) else _fault(entry.value, candidates_key)
+        if reason or isinstance(entry, Malformed):
+            yield Fault(path, line, reason)
+        else:
+            yield Conversation(
+                category,
+                line,
+                entry.value["context"],
+                tuple(entry.value[candidates_key]) if candidates_key else (),
+                tuple(entry.value.get("gt_items") or ()),
+                entry.value,
+            )
 
 
 def training_samples(conversations: Sequence[Conversation], inject: bool, seed: int) -> list[Sample]:
