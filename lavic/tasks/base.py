@@ -58,6 +58,7 @@ class Task(pl.LightningModule):
     report: ClassVar[TaskReport]
     adapter_folder: ClassVar[str]
     adapter_name: ClassVar[str] = "default"  # of PEFT's adapters, the one that is trained and saved
+    whole_model_for: ClassVar[tuple[str, ...]] = ("test", "predict")  # generating, whose passes differ by process
 
     def __init__(
         self,
@@ -104,6 +105,8 @@ class Task(pl.LightningModule):
         if self.model is not None:
             return
         check_strategy(self.trainer.strategy)
+        if self.device_mesh is not None and self.trainer.state.fn in self.whole_model_for:
+            raise UserError(f"{self.trainer.state.fn} needs the whole model on each process; use ddp, not FSDP2.")
         self.load_model(self.trainer.strategy.root_device)
         if self.device_mesh is not None:
             shard_layers(self.llava, self.device_mesh["data_parallel"])

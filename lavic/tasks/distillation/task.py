@@ -63,6 +63,7 @@ class Distillation(Task):
         ),
     )
     adapter_folder = "vision_lora_adapter_best"
+    whole_model_for = ("predict",)
 
     blank: Tensor  # (1, 3, side, side) uint8
 
