@@ -19,7 +19,9 @@ MOVED = {
     "lavic.metrics": "lavic.evaluation.ranking",
     "lavic.data.distillation": "lavic.tasks.distillation.data",
     "lavic.data.recommendation": "lavic.tasks.recommendation.data",
+    "lavic.training.best_recommendation_adapter": "lavic.training.best_adapter",
 }
+RENAMED = {"BestRecommendationAdapter": "BestAdapter"}
 
 
 class _Moved(MetaPathFinder, Loader):
@@ -43,6 +45,7 @@ class _Moved(MetaPathFinder, Loader):
         alias.__dict__.update(
             (name, value) for name, value in vars(importlib.import_module(new)).items() if not name.startswith("__")
         )
+        alias.__dict__.update((old, vars(alias)[name]) for old, name in RENAMED.items() if name in vars(alias))
         return alias
 
     def exec_module(self, module: ModuleType) -> None:

@@ -181,7 +181,7 @@ def unfreeze(llava: Llava, names: list[str]) -> None:
 
 
 def unwrap(model: PeftModel | Llava) -> Llava:
-    """LLaVA itself, its adapters in place."""
+    """LLaVA itself, its adapters in place; a model without adapters is LLaVA itself."""
     return model.base_model.model if isinstance(model, PeftModel) else model
 
 
