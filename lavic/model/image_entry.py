@@ -51,7 +51,8 @@ class ImageReader:
         entry: what of an image is read.
 
     Raises:
-        UserError: the processor does not load, or `shape` is asked of a LLaVA that has views of its own.
+        UserError: the processor does not load, `shape` is asked of a LLaVA that has views of its own, or `cls` of a
+            tower without class token.
     """
 
     def __init__(self, name: str, config: PretrainedConfig, entry: ImageEntry) -> None:
@@ -61,6 +62,11 @@ class ImageReader:
             raise UserError(
                 f"shape: {entry.shape} is for LLaVA-1.5's one view; '{name}' with tokens: {entry.tokens} cuts"
                 " several; leave it out."
+            )
+        if entry.tokens == "cls" and not extra_positions(config):
+            raise UserError(
+                f"The vision tower of '{name}' ({config.vision_config.model_type}) has no class token; give tokens:"
+                " patch."
             )
         self.processor: LlavaAnyProcessor
         if entry.tokens == "cls":

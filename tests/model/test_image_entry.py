@@ -1,6 +1,7 @@
 """How images enter: square views, token counts and visual tokens, beside transformers' own and plain code."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPImageProcessor
 
 from lavic.errors import UserError
+from lavic.model.composing import compose
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
 from lavic.model.loading import BaseModel, load_llava
-from lavic.model.parts import place_adapters, short_parts, trained_parameters
+from lavic.model.parts import Lora, Short, place_adapters, short_parts, trained_parameters, unwrap
+from lavic.model.speedups import Speedups, speed_up
 from lavic.model.visual_tokens import fill_placeholders
+from tests.model.building_blocks import vision_tower
 
 CPU = torch.device("cpu")
 rng = random.Random(5)
@@ -122,3 +126,57 @@ def test_a_shape_is_asked_of_one_view_only(llava_1_5: Path, llava_1_6: Path) -> 
         config = AutoModelForImageTextToText.from_pretrained(folder).config
         with pytest.raises(UserError, match="leave it out"):
             ImageReader(str(folder), config, entry)
+
+
+def test_a_tower_without_class_token_is_named(tmp_path: Path, qwen: Path) -> None:
+    compose(str(vision_tower(tmp_path / "siglip", "siglip")), str(qwen), tmp_path / "m")
+    llava = load_llava(BaseModel(str(tmp_path / "m")), CPU)
+    with pytest.raises(UserError, match=r"siglip_vision_model\) has no class token; give tokens: patch"):
+        ImageReader(str(tmp_path / "m"), llava.config, ImageEntry("cls"))
+    speed_up(llava, Speedups())  # leaves the tower as it is
+    reader = ImageReader(str(tmp_path / "m"), llava.config, ImageEntry())
+    assert entered(reader, llava, [noise(9, 70)], "<image>\nWhat?").isfinite().all()
+
+
+@pytest.mark.parametrize("layer", [-2, -1])
+def test_speedups_leave_patch_tokens_as_they_are(llava_1_5: Path, layer: int) -> None:
+    llava = load_llava(BaseModel(str(llava_1_5)), CPU)
+    llava.config.vision_feature_layer = layer
+    pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = torch.cat(llava.model.get_image_features(pixels).pooler_output)
+        speed_up(llava, Speedups())
+        after = torch.cat(llava.model.get_image_features(pixels).pooler_output)
+    assert torch.equal(before, after)
+
+
+TRAINED = {
+    "lora": r"model\.multi_modal_projector\..*|model\.language_model\.layers\.\d\..*_proj\.lora_[AB]\.default\.weight",
+    "full": r"model\.multi_modal_projector\..*|model\.language_model\..*|lm_head\.weight"
+    r"|model\.vision_tower\.(?!post_layernorm|encoder\.layers\.2\.).*",
+    "freeze_vision": r"model\.multi_modal_projector\..*|model\.language_model\..*|lm_head\.weight",
+    "projector": r"model\.multi_modal_projector\..*",
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_three_steps_change_exactly_what_is_trained(llava_1_5: Path, name: Short) -> None:
+    llava = load_llava(BaseModel(str(llava_1_5)), CPU)
+    parts = short_parts(name, Lora(dropout=0.0))
+    model = place_adapters(llava, parts, "x", entry="patch")
+    every = dict(unwrap(model).named_parameters())
+    wanted = {n for n in every if re.fullmatch(TRAINED[name], n)}
+    assert {n for n, _, _ in trained_parameters(model)} == wanted
+    assert not any("lora_" in n for n in every if "vision_tower" in n)
+    before = {n: p.detach().clone() for n, p in every.items()}
+    optimizer = torch.optim.AdamW([p for _, p, _ in trained_parameters(model)], lr=1e-3)
+    reader = ImageReader(str(llava_1_5), llava.config, ImageEntry())
+    text = "<image>" * 16 + "\nWhat colour? It is red."
+    ids = reader.processor.tokenizer(text, return_tensors="pt").input_ids
+    for step in range(3):
+        pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(step))
+        model(input_ids=ids, pixel_values=pixels, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    changed = {n for n, p in every.items() if not torch.equal(p, before[n])}
+    assert changed == wanted - {n for n in wanted if "k_proj.bias" in n and n not in changed}  # softmax ignores it
