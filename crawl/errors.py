@@ -1,8 +1,6 @@
 """The errors that end a crawl, and what each of them says to the user."""
 
-
-class UserError(Exception):
-    """A mistake of the user's: one sentence naming the thing, the value and the way out. Exit status 2."""
+from lavic.errors import UserError as UserError  # exit status 2
 
 
 class StorageError(Exception):

@@ -1,11 +1,14 @@
 """From the bytes of a body to the bytes of a JPEG file that is known to decode."""
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from crawl.jpeg_oddities import without_oddities
+from lavic.catalogue.images import orientation, to_rgb, upright_size
 
 # TIFF, ICO, EPS and the rest are seldom images of products, and their decoders are the least hardened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
@@ -21,7 +24,7 @@ class BrokenImageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VerifiedImage:
-    """A JPEG file's bytes, all of whose bit stream has been decoded once; sides in pixels."""
+    """A JPEG file's bytes, all of whose bit stream has been decoded once; sides in pixels, upright."""
 
     data: Bytes
     width: int
@@ -38,39 +41,57 @@ class ImageRules:
 
 
 def to_verified_jpeg(data: Bytes, rules: ImageRules) -> VerifiedImage:
-    """Decode `data` whole. A grey or RGB JPEG keeps its bytes; all else becomes an RGB JPEG.
+    """Decode `data` whole. A grey or RGB JPEG keeps its bytes, but for oddities that cost no pixel
+    (`jpeg_oddities.py`); all else becomes an RGB JPEG.
 
     Raises BrokenImageError for what is no image, is cut or damaged, or is over `max_pixels`.
     """
     if data[:3] == b"\xff\xd8\xff":
-        width, height, three_or_one_channels = _check_jpeg(data, rules.max_pixels)
-        small_enough = not rules.max_side or max(width, height) <= rules.max_side
+        data, size, three_or_one_channels = _check_jpeg(data, rules.max_pixels)
+        small_enough = not rules.max_side or max(size) <= rules.max_side
         if three_or_one_channels and small_enough:
-            return VerifiedImage(data, width, height)
+            return VerifiedImage(data, *_upright_size(data, size))
     return _convert(bytes(data), rules)
 
 
-def _check_jpeg(data: Bytes, max_pixels: int) -> tuple[int, int, bool]:
-    """Width, height and whether the file is grey or RGB.
+def _check_jpeg(data: Bytes, max_pixels: int) -> tuple[Bytes, tuple[int, int], bool]:
+    """The bytes without a harmless oddity, width and height, and whether the file is grey or RGB."""
+    try:
+        return data, *_decode_strictly(data, max_pixels)
+    except BrokenImageError:
+        raise
+    except ValueError as error:
+        if mended := without_oddities(bytes(data)):
+            with suppress(ValueError):
+                return mended, *_decode_strictly(mended, max_pixels)
+        raise BrokenImageError(f"damaged JPEG: {error}") from error
+
+
+def _decode_strictly(data: Bytes, max_pixels: int) -> tuple[tuple[int, int], bool]:
+    """Width and height, and whether the JPEG is grey or RGB. Raises ValueError.
 
     The bit stream is decoded at an eighth of the size: every code word is read, few pixels are computed.
     `strict` makes libjpeg's warnings errors, a missing end marker's among them: Pillow keeps them to itself, and
     so takes a JPEG with a hole, or one that was cut and closed again, for a whole one.
     """
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if width * height > max_pixels:
-            raise BrokenImageError(f"over the cap on pixels: {width} x {height}")
-        plain = colours not in {"CMYK", "YCCK"}
-        simplejpeg.decode_jpeg(
-            data, colorspace="GRAY" if plain else "CMYK", fastdct=True, fastupsample=True,
-            min_height=1, min_width=1, min_factor=8, strict=True,
-        )  # fmt: skip
-    except BrokenImageError:
-        raise
-    except ValueError as error:
-        raise BrokenImageError(f"damaged JPEG: {error}") from error
-    return width, height, plain
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    if width * height > max_pixels:
+        raise BrokenImageError(f"over the cap on pixels: {width} x {height}")
+    plain = colours not in {"CMYK", "YCCK"}
+    simplejpeg.decode_jpeg(
+        data, colorspace="GRAY" if plain else "CMYK", fastdct=True, fastupsample=True,
+        min_height=1, min_width=1, min_factor=8, strict=True,
+    )  # fmt: skip
+    return (width, height), plain
+
+
+def _upright_size(data: Bytes, size: tuple[int, int]) -> tuple[int, int]:
+    """The sides of a JPEG as it is shown; its head is read again only if it says anything about turning."""
+    whole = bytes(data)
+    if b"Exif\0" not in whole and b"Orientation" not in whole:
+        return size
+    with Image.open(io.BytesIO(whole), formats=("JPEG",)) as opened:
+        return upright_size(size, orientation(opened))
 
 
 def _convert(data: bytes, rules: ImageRules) -> VerifiedImage:
@@ -78,8 +99,7 @@ def _convert(data: bytes, rules: ImageRules) -> VerifiedImage:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if opened.width * opened.height > rules.max_pixels:
                 raise BrokenImageError(f"over the cap on pixels: {opened.width} x {opened.height}")
-            opened.load()  # the first frame of an animation
-            image = _on_white(_upright(opened))
+            image = to_rgb(opened)
             if rules.max_side and max(image.size) > rules.max_side:
                 image.thumbnail((rules.max_side, rules.max_side), Image.Resampling.LANCZOS)
             encoded = io.BytesIO()
@@ -89,24 +109,6 @@ def _convert(data: bytes, rules: ImageRules) -> VerifiedImage:
     except Exception as error:  # Pillow's decoders raise a dozen kinds, SyntaxError among them
         raise BrokenImageError(_describe(data, error)) from error
     return VerifiedImage(encoded.getvalue(), image.width, image.height)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF says, since the new file has no EXIF; a broken EXIF block turns nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """`image` as RGB; what is transparent becomes white, as shops show it."""
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255 instead of scaling them
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
 
 
 def _describe(data: bytes, error: Exception) -> str:

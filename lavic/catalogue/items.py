@@ -4,14 +4,14 @@ Unlike stage 1's described images (`lavic/catalogue/descriptions.py`), an item c
 it can still be a candidate.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavic.catalogue.descriptions import item_of_image
+from lavic.catalogue.item2meta import Skipped, item_of_image, read_item2meta
 from lavic.errors import UserError
+from lavic.json_entries import Malformed
 
 NO_TITLE = "No Title"  # what the published prompt says of an item without one
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -27,13 +27,13 @@ class Item:
 
 
 def read_items(metadata: Sequence[Path], images: Sequence[Path] = ()) -> dict[str, Item]:
-    """All items of the metadata files (`item2meta` .json or .jsonl), in order; an ID's first title counts.
+    """All items of the metadata files (`item2meta`), in order; an ID's first title counts.
 
     `images` are folders of `ID_i.jpg` files; an item's image is the one with the lowest `i` in the first
     folder that has one.
 
     Raises:
-        UserError: a file or folder is missing, or a file is not of those forms (names the line).
+        UserError: a file or folder is missing, or a file is no item2meta (names the line).
     """
     first_images = _first_images(images)
     items: dict[str, Item] = {}
@@ -43,37 +43,16 @@ def read_items(metadata: Sequence[Path], images: Sequence[Path] = ()) -> dict[st
                 items[item] = Item(item, title or NO_TITLE, first_images.get(item))
     if not items:
         named = ", ".join(map(str, metadata))
-        raise UserError(f"No item was found in {named or 'no file'}; give item2meta .json or .jsonl files.")
+        raise UserError(f"No item was found in {named or 'no file'}; give item2meta files.")
     return items
 
 
 def _titles(path: Path) -> Iterator[tuple[str, str]]:
-    if not path.is_file():
-        raise UserError(f"The metadata file {path} does not exist; give an item2meta .json or .jsonl file.")
-    if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    meta = _parsed(line, path, number)
-                    image = meta.get("image_name") if isinstance(meta, dict) else None
-                    if isinstance(image, str) and image:
-                        yield item_of_image(image), _text(meta.get("title"))
-        return
-    catalogue = _parsed(path.read_text(encoding="utf-8"), path, 1)
-    if not isinstance(catalogue, dict):
-        kind = type(catalogue).__name__
-        raise UserError(f"The metadata file {path} holds a {kind}, not an object of items by their IDs.")
-    for item, meta in catalogue.items():
-        yield item, _text(meta.get("title")) if isinstance(meta, dict) else ""
-
-
-def _parsed(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        line = first_line + getattr(error, "lineno", 1) - 1
-        where = f"line {line} of {path}"
-        raise UserError(f"The metadata in {where} is not valid JSON; mend or remove that line.") from None
+    for record in read_item2meta(path):
+        if isinstance(record, Malformed):
+            raise UserError(f"{path} cannot be read in {record.where} ({record.reason}); mend or remove that line.")
+        if not isinstance(record, Skipped):
+            yield record.item, _text(record.meta.get("title")) if isinstance(record.meta, dict) else ""
 
 
 def _text(value: Any) -> str:

@@ -36,7 +36,7 @@ def test_lines_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) 
     )
     entries = list(read_conversations(path, "candidates_st", "home"))
     assert [entry.reason for entry in entries if isinstance(entry, Fault)] == [
-        "not valid JSON in UTF-8",
+        "not valid JSON: Expecting property name enclosed in double quotes",
         "not an object",
         "no context",
         "no candidates_st (it has candidates_gpt_large)",

@@ -9,9 +9,9 @@ from lavic.catalogue.descriptions import (
     DescribedImage,
     Skipped,
     escapes_folder,
-    item_of_image,
     read_described_images,
 )
+from lavic.catalogue.item2meta import item_of_image
 from lavic.errors import UserError
 
 

@@ -26,6 +26,7 @@ from lavic.model.visual_tokens import project
 from lavic.tasks.base import Task
 from lavic.tasks.recommendation.card import card_parts
 from lavic.tasks.recommendation.choices import CONTROLS, NO_IMAGES, OWN, SHUFFLED
+from lavic.tasks.recommendation.end_to_end import write_end_to_end
 from lavic.tasks.recommendation.results import SCORED, Answer, summary_lines, write_results
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
@@ -181,7 +182,8 @@ class Recommendation(Task):
         tokenizer, eos_id = self.processor.tokenizer, self.processor.tokenizer.eos_token_id
         own = batch[OWN]
         state = self.read(own)
-        generated = tokenizer.batch_decode(state.decode(self.max_new_tokens, eos_id), skip_special_tokens=True)
+        decoded = state.decode(self.max_new_tokens, eos_id)
+        generated = tokenizer.batch_decode(decoded, skip_special_tokens=True)
         constrained = state.decode(self.max_new_tokens, eos_id, own["answers"])
         scores = {SCORED: state.scores(own["answers"], own["unscored"])}
         del state
@@ -192,9 +194,12 @@ class Recommendation(Task):
             candidates = data.conversations[data.test_split][row].candidates
             self.answers[row] = Answer(
                 response=generated[i].strip(),
-                recommended=named_item(generated[i], candidates, data.items),
+                recommended=named_item(
+                    generated[i], candidates, data.items, ended=len(decoded[i]) < self.max_new_tokens
+                ),
                 constrained=candidates[own["answers"][i].index([*constrained[i], eos_id])],
                 scores={way: tuple(several[i].tolist()) for way, several in scores.items()},
+                tokens=tuple(len(answer) - own["unscored"][i] for answer in own["answers"][i]),
             )
 
     def on_test_epoch_end(self) -> None:
@@ -211,7 +216,12 @@ class Recommendation(Task):
             ordered = [answers[row] for row in range(len(conversations))]
             folder = Path(self.trainer.default_root_dir)
             metrics = write_results(folder, data.candidates, conversations, ordered, run, self.seed)
-            for line in summary_lines(metrics["groups"]):
+            lines = summary_lines(metrics["groups"])
+            if data.retrieved:
+                lines += write_end_to_end(
+                    folder, conversations, ordered, data.unmatched[data.test_split], data.retrieved.k, self.seed
+                )
+            for line in lines:
                 log.info("%s", line)
             for way, values in metrics["groups"]["all"]["overall"]["ways"].items():
                 for name, interval in values.items():
