@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from lavic.catalogue.items import read_items
 from lavic.commands.options import read_options
 from lavic.errors import UserError
+from lavic.files import clean, read_text
 from lavic.retrieval.scorers import Bm25, top_k, without_markup
 from lavic.tasks.recommendation.choices import ChoiceEncoder
 from lavic.tasks.recommendation.data import RecommendationData
@@ -118,7 +119,7 @@ def _conversations(options: Namespace) -> Iterator[str]:
     """Texts in the published form; what a person types becomes one turn of it."""
     if not options.chat:
         given = options.conversation
-        text = sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")
+        text = read_text(sys.stdin.buffer if given == "-" else Path(given))
         if not text.strip():
             raise UserError("The conversation is empty; write what the user is looking for.")
         yield text if "<submission>" in text else f"<submission>{text.strip()}</submission>\n"
@@ -129,7 +130,7 @@ def _conversations(options: Namespace) -> Iterator[str]:
         if not line.strip():
             return
         turn = "comment" if turns else "submission"
-        turns += f"<{turn}>{line.strip()}</{turn}>\n"
+        turns += f"<{turn}>{clean(line.strip())}</{turn}>\n"
         yield turns
 
 

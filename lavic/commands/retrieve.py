@@ -6,7 +6,6 @@ did. The ground truth is looked at only afterwards, for the recall that is print
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any, Literal
 from lavic.catalogue.items import read_items
 from lavic.commands.fit import Parser
 from lavic.errors import UserError
+from lavic.files import writing
+from lavic.json_entries import Malformed, read_entries
 from lavic.retrieval.scorers import Bm25, Embeddings, Scorer, top_k, without_markup
 
 BATCH = 64  # conversations scored at a time
@@ -55,18 +56,13 @@ def retrieve(
     field, ids = f"candidates_{name or method}", list(items)
     recall = _Recall()
     output.parent.mkdir(parents=True, exist_ok=True)
-    beside = output.with_name(f"{output.name}.{os.getpid()}.partial")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            for batch in _batches(_records(conversations), BATCH):
-                queries = [without_markup(record["context"]) for record in batch]
-                for record, scores in zip(batch, scorer.scores(queries), strict=True):
-                    candidates = [ids[i] for i in top_k(scores, k)]
-                    file.write(json.dumps(record | {field: candidates}, ensure_ascii=False) + "\n")
-                    recall.count(candidates, record.get("gt_items") or [])
-        beside.replace(output)
-    finally:
-        beside.unlink(missing_ok=True)
+    with writing(output) as file:
+        for batch in _batches(_records(conversations), BATCH):
+            queries = [without_markup(record["context"]) for record in batch]
+            for record, scores in zip(batch, scorer.scores(queries), strict=True):
+                candidates = [ids[i] for i in top_k(scores, k)]
+                file.write(json.dumps(record | {field: candidates}, ensure_ascii=False) + "\n")
+                recall.count(candidates, record.get("gt_items") or [])
     print(f"{recall.conversations} conversations x {k} of {len(ids)} items -> {field} in {output}")
     return recall.values(k)
 
@@ -93,17 +89,16 @@ class _Recall:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                raise UserError(f"Line {number} of {path} is not valid JSON; mend or remove it.") from None
-            if not isinstance(record, dict) or not isinstance(record.get("context"), str):
-                raise UserError(f'Line {number} of {path} has no "context" text; mend or remove it.')
-            yield record
+    found = False
+    for entry in read_entries(path):
+        if isinstance(entry, Malformed):
+            raise UserError(f"{entry.where.capitalize()} of {path} is {entry.reason}; mend or remove it.")
+        if not isinstance(entry.value, dict) or not isinstance(entry.value.get("context"), str):
+            raise UserError(f'{entry.where.capitalize()} of {path} has no "context" text; mend or remove it.')
+        found = True
+        yield entry.value
+    if not found:
+        raise UserError(f"No conversation is in {path}; give a file with a \"context\" in every line.")
 
 
 def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -22,11 +22,11 @@ def test_verdicts_of_several_threads_are_all_kept(tmp_path: Path, monkeypatch: p
     before.check(names[0])
     before.save()
 
-    def slow_loads(text: str) -> object:  # so that threads which each read the file would do so at the same time
+    def slow_read(path: Path) -> object:  # so that threads which each read the file would do so at the same time
         time.sleep(0.2)
-        return json.JSONDecoder().decode(text)
+        return json.loads(path.read_text())
 
-    monkeypatch.setattr(image_checks.json, "loads", slow_loads)
+    monkeypatch.setattr(image_checks, "read_json", slow_read)
     checks = ImageChecks(folder, tmp_path)
     with ThreadPoolExecutor(len(names)) as pool:
         assert list(pool.map(checks.check, names)) == [(8, 6)] * len(names)

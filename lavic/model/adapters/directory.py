@@ -5,7 +5,6 @@ a run killed at any moment leaves the old one or the new one.
 """
 
 import ctypes
-import json
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from lavic.errors import UserError
+from lavic.files import write_text
+from lavic.json_entries import read_json
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's renameat2(2)
 
@@ -43,7 +44,7 @@ def save_adapter(
             file.replace(beside / file.name)
         (beside / adapter).rmdir()
     processor.save_pretrained(beside)
-    (beside / "README.md").write_text(card, encoding="utf-8")
+    write_text(beside / "README.md", card)
     _flush(beside)
     _put_in_place(beside, folder)
 
@@ -71,10 +72,10 @@ def check_adapter(llava: LlavaNextForConditionalGeneration, folder: Path) -> Non
             f"{folder} holds no adapter (adapter_config.json and adapter_model.safetensors); give one that does."
         )
     try:
-        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = read_json(config).get("base_model_name_or_path")
         with safe_open(weights, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (ValueError, SafetensorError) as error:
+    except (AttributeError, UserError, SafetensorError) as error:
         raise UserError(f"The adapter in {folder} cannot be read ({error}); save it again.") from None
     modules = dict(llava.named_modules())
     for name, shape in shapes.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from lavic.catalogue.conversations import Conversation
 from lavic.evaluation.ranking import Prediction, by_score, report
+from lavic.files import write_text
 
 SCORED = "scored"
 GENERATED, CONSTRAINED, FIRST = "generated", "constrained", "first_candidate"
@@ -84,7 +85,7 @@ def write_results(
             for way, values in answer.scores.items()
         }
         lines.append(json.dumps({**conversation.record, **said, **scores}, ensure_ascii=False) + "\n")
-    _write(folder / f"test_results_{candidates}.jsonl", "".join(lines))
+    write_text(folder / f"test_results_{candidates}.jsonl", "".join(lines))
 
     groups = {"all": list(range(len(conversations)))}
     categories = sorted({conversation.category for conversation in conversations})
@@ -97,7 +98,7 @@ def write_results(
         for group, rows in groups.items()
     }
     metrics = {**run, "candidates": candidates, "categories": categories, "groups": reports}
-    _write(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     _append_summary(folder / "results_summary.csv", {**run, "candidates": candidates}, reports)
     return metrics
 
@@ -133,9 +134,3 @@ def _append_summary(path: Path, run: Mapping[str, Any], reports: Mapping[str, An
                         row[column] = interval["value"]
                         row |= {f"{column}_low": interval["low"], f"{column}_high": interval["high"]}
                     writer.writerow(row)
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
