@@ -97,9 +97,9 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _replacement(error: UnicodeError) -> tuple[str, int]:
+def _replacement(error: UnicodeError) -> tuple[bytes, int]:
     assert isinstance(error, UnicodeEncodeError)
-    return "\ufffd" * (error.end - error.start), error.end
+    return "\ufffd".encode() * (error.end - error.start), error.end
 
 
 codecs.register_error("lavic.files", _replacement)
