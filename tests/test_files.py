@@ -85,11 +85,16 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int, 
 def test_a_writer_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), writing(path) as stream:
-        stream.write("new")
-        stream.flush()
-        assert path.read_text() == "old", "until the end a reader sees the old file"
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with writing(path) as stream:
+            stream.write("new")
+            stream.flush()
+            assert path.read_text() == "old", "until the end a reader sees the old file"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 

@@ -36,7 +36,9 @@ TAKEN = {
     },
     "gzip": answer(b"Content-Encoding: GZIP", body=gzip.compress(GOOD)),
     "x-gzip": answer(b"Content-Encoding: x-gzip", body=gzip.compress(GOOD)),
-    "gzip in two members": answer(b"Content-Encoding: gzip", body=gzip.compress(GOOD[:900]) + gzip.compress(GOOD[900:])),
+    "gzip in two members": answer(
+        b"Content-Encoding: gzip", body=gzip.compress(GOOD[:900]) + gzip.compress(GOOD[900:])
+    ),
     "deflate as zlib": answer(b"Content-Encoding: deflate", body=zlib.compress(GOOD)),
     "deflate without a header": answer(b"Content-Encoding: deflate", body=DEFLATED),
     "gzip twice": answer(b"Content-Encoding: gzip, gzip", body=gzip.compress(gzip.compress(GOOD))),
