@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any
 
+from transformers import GenerationConfig
+
 from lavic.catalogue.records import IMAGE_TOKEN, Turn
 from lavic.errors import UserError
+from lavic.model.own_template import OwnTemplate
 from lavic.model.templates import TEMPLATES, Writes
 
 _PROBE = (Turn("user", "What is it?"), Turn("assistant", "A dog."), Turn("user", "Why?"), Turn("assistant", "So."))
@@ -166,3 +169,23 @@ def _runs(supervised: Sequence[bool]) -> list[tuple[int, int]]:
     lengths = [(value, len(list(run))) for value, run in groupby(supervised)]
     stops = accumulate(length for _, length in lengths)
     return [(stop - length, stop) for (value, length), stop in zip(lengths, stops, strict=True) if value]
+
+
+def stop_ids(name: str, tokenizer: Any) -> set[int]:
+    """The tokens at which a checkpoint stops generating: its generation configuration's, or else the tokenizer's."""
+    try:
+        stops = GenerationConfig.from_pretrained(name).eos_token_id
+    except OSError:
+        stops = None
+    stops = [tokenizer.eos_token_id] if stops is None else stops
+    return set(stops) if isinstance(stops, list) else {int(stops)}
+
+
+def choose_template(name: str, owner: str, processor: Any) -> Writes:
+    """The template of a name; `own` is the checkpoint's. Raises UserError if there is none."""
+    if name == "own":
+        own = processor.chat_template or processor.tokenizer.chat_template
+        return OwnTemplate(own, owner, processor.tokenizer)
+    if name not in TEMPLATES:
+        raise UserError(f"There is no template '{name}'; give one of own, {', '.join(TEMPLATES)}.")
+    return TEMPLATES[name]
