@@ -129,9 +129,9 @@ class InstructionData(TaskData):
         if self.tables:
             return
         self.reader = ImageReader(self.model_name, load_config(self.model_name), self.entry)
-        processor = self.reader.processor
-        template = choose_template(self.template, self.model_name, processor)
-        chat = ChatText(processor.tokenizer, template, stop_ids(self.model_name, processor.tokenizer))
+        self.processor = self.reader.processor  # saved beside the adapter
+        template = choose_template(self.template, self.model_name, self.processor)
+        chat = ChatText(self.processor.tokenizer, template, stop_ids(self.model_name, self.processor.tokenizer))
         training = self.trainer is None or self.trainer.state.fn == "fit"
         for split in ("train", "val") if training else ("val",):
             self.tables[split], left_out = load_records(self.sources[split], chat, self.reader, self.cache_dir)

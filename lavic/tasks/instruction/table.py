@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ class RecordTable:
     def row(self, index: int) -> dict[str, Any]:
         """One record: `input_ids` as an int32 array, `runs` and `sizes` as pairs."""
         row = {name: self.rows[name][index].as_py() for name in SCHEMA.names if name != "input_ids"}
-        pairs = {name: list(batched(row[name], 2)) for name in ("runs", "sizes")}
+        pairs = {name: list(zip(row[name][::2], row[name][1::2], strict=True)) for name in ("runs", "sizes")}
         return {**row, **pairs, "input_ids": self.rows["input_ids"][index].values.to_numpy()}
 
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -163,7 +162,8 @@ def _build(
     beside = path.with_suffix(f".{os.getpid()}.partial")
     kept = 0
     with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        for chunk in batched(records, CHUNK):
+        for start in range(0, len(records), CHUNK):
+            chunk = records[start : start + CHUNK]
             if source.max_samples is not None and kept >= source.max_samples:
                 break
             rows = list(_usable(chunk, source, chat, reader, checks, left_out, settled))
@@ -180,7 +180,7 @@ def _build(
 
 
 def _usable(
-    records: tuple[Record, ...],
+    records: list[Record],
     source: RecordSource,
     chat: ChatText,
     reader: ImageReader,
