@@ -109,7 +109,7 @@ def test_a_step_is_that_of_the_plain_loop(
     assert [step["grad_norm"] for step in steps] == pytest.approx(plain["norms"], rel=1e-4)
     assert [entry["val_loss"] for entry in validations] == pytest.approx(plain["val_losses"], rel=1e-5)
     assert min(plain["norms"]) > CLIP  # so that clipping is compared too
-    assert all(entry["val_samples"] == 6 for entry in validations)
+    assert all(entry["samples"] == 6 for entry in validations)
     assert all(entry["visual_gain"] != 0 for entry in validations)
     found = torch.load(output / "last.ckpt", weights_only=True)["state_dict"]
     found = {name.removeprefix("model."): weights for name, weights in found.items()}
