@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import get_type_hints
 
@@ -73,7 +72,6 @@ def _gather(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
-    warnings.filterwarnings("ignore", module="PIL")  # about metadata of images that are fine
     try:
         return crawl(parse(sys.argv[1:] if arguments is None else arguments), Console())
     except UserError as error:

@@ -217,7 +217,7 @@ class Crawler:
         for finished in batch:
             verdict = finished.verdict
             good = [file for file in finished.files if file.file_id not in failed]
-            verdict.files = [(file.file_id, file.size, file.sha256) for file in good]
+            verdict.files = [(file.file_id, file.size, file.sha256, file.mtime_ns) for file in good]
             if len(good) < len(finished.files):
                 verdict.state, verdict.reason = State.PERMANENT, "the file cannot be written under its name"
         self._journal.enter(finished.verdict for finished in batch)

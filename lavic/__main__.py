@@ -13,6 +13,7 @@ OWN = {  # command -> module with main(args), and what it does
     "train": ("lavic.commands.train", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
     "plan": ("lavic.commands.plan", "parameters, memory, TFLOP and time of a YAML file, before any weight is loaded"),
     "report": ("lavic.commands.report", "one HTML page of a run: curves, configuration, versions, images with texts"),
+    "compare": ("lavic.commands.compare", "tests of several runs side by side, with paired tests between them"),
     "import": ("lavic.commands.import_", "a product table, or Amazon Reviews 2023 metadata, to item2meta"),
     "describe": ("lavic.commands.describe", "the undistilled LLaVA describes every image: stage 1's texts"),
     "embed": ("lavic.commands.embed", "stage 2: the CLS tokens of every catalogue image, once"),

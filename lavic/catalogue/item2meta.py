@@ -71,7 +71,7 @@ def read_item2meta(path: Path) -> Iterator[Record | Skipped | Malformed]:
             continue
         yield from (Skipped(f"{entry.where}: {key}", "duplicate key") for key in entry.repeated)
         record = _record(entry)
-        found = found or not isinstance(record, Skipped) and isinstance(record.meta, dict | None)
+        found = found or (not isinstance(record, Skipped) and isinstance(record.meta, dict | None))
         yield record
     if not found:
         raise UserError(f"No item was found in {path}, which {_shape(first)}; {NEEDED}.")
@@ -106,7 +106,8 @@ def _record(entry: Entry) -> Record | Skipped:
         return ImageRecord(entry.where, item_of_image(image), image, value)
     if item := _id(value):
         return ItemRecord(entry.where, item, value)
-    return Skipped(entry.where, "no image name" if {"image", "image_name"} & value.keys() else "no ID and no image name")
+    meant_as_image = {"image", "image_name"} & value.keys()
+    return Skipped(entry.where, "no image name" if meant_as_image else "no ID and no image name")
 
 
 def _is_record(value: dict[str, Any]) -> bool:
