@@ -14,6 +14,8 @@ OWN = {  # command -> module with main(args), and what it does
     "plan": ("lavic.commands.plan", "parameters, memory, TFLOP and time of a YAML file, before any weight is loaded"),
     "report": ("lavic.commands.report", "one HTML page of a run: curves, configuration, versions, images with texts"),
     "compare": ("lavic.commands.compare", "tests of several runs side by side, with paired tests between them"),
+    "import": ("lavic.commands.import_", "a product table, or Amazon Reviews 2023 metadata, to item2meta"),
+    "describe": ("lavic.commands.describe", "the undistilled LLaVA describes every image: stage 1's texts"),
     "embed": ("lavic.commands.embed", "stage 2: the CLS tokens of every catalogue image, once"),
     "retrieve": ("lavic.commands.retrieve", "stage 2: candidates for your own conversations, by BM25 or embeddings"),
     "recommend": ("lavic.commands.recommend", "stage 2: a conversation in, ranked products out"),

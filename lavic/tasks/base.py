@@ -25,7 +25,7 @@ from lavic.batching.step_plan import StepPlan
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
 from lavic.model.loading import BaseModel, fit_embeddings, load_llava
-from lavic.model.parts import count_trainable, lora_modules, unwrap
+from lavic.model.parts import count_trainable, lora_modules, trained_parameters, unwrap
 from lavic.model.processor import load_processor
 from lavic.model.sharding import shard_layers
 from lavic.model.speedups import Speedups, speed_up
@@ -150,7 +150,7 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what is trained, in groups by learning rate and weight decay, and its schedule."""
-        groups = parameter_groups(self, self.lr, self.weight_decay, self.part_lr)
+        groups = parameter_groups(trained_parameters(self.model), self.lr, self.weight_decay, self.part_lr)
         make = self.make_optimizer or torch.optim.AdamW
         optimizer = make(groups)
         self.configured_rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]

@@ -71,7 +71,8 @@ class BestAdapter(pl.Callback):
 
     def _save(self, trainer: Any, task: Any, folder: Path, metrics: dict[str, float]) -> None:
         card = model_card(task, trainer.datamodule, metrics)
-        save_adapter(task.model, trainer.datamodule.processor, folder, card, task.adapter_name, state=self._state)
+        processor, state, name = trainer.datamodule.processor, self._state, report_of(task).task
+        save_adapter(task.model, processor, folder, card, task.adapter_name, state=state, task=name)
 
 
 def _as_text(metrics: dict[str, float]) -> str:

@@ -19,6 +19,7 @@ from lavic.model.views import Views
 from lavic.tasks.base import TaskData
 from lavic.tasks.recommendation.choices import ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
 from lavic.tasks.recommendation.item_store import ItemStore, store_identity
+from lavic.tasks.recommendation.retrieved import NOTHING_MATCHES, parse_retrieved, retrieve_candidates
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ class RecommendationData(TaskData):
     Args:
         data_dir: folder of the categories' folders, each with train.jsonl, valid.jsonl and test.jsonl.
         categories: the categories' names; several are used together, and reported one by one too.
-        candidates: field of the conversation files that holds the candidates, such as candidates_st.
+        candidates: field of the conversation files that holds the candidates, such as candidates_st; or retrieved:K,
+            the K items of the catalogue that a conversation's own words find (`retrieved.py`).
         metadata: item2meta files, `.json` or `.jsonl`; together the catalogue.
         images_dirs: folders of the items' images, `ID_i.jpg`.
         item_store: folder of the item stores that `python -m lavic embed` fills.
@@ -72,10 +74,14 @@ class RecommendationData(TaskData):
         if not categories:
             raise UserError("categories is empty; name at least one, such as all_beauty.")
         self.data_dir, self.categories, self.candidates = Path(data_dir), list(categories), candidates
+        self.retrieved = parse_retrieved(candidates)
+        if self.retrieved:
+            self.candidates = self.retrieved.field
         self.metadata, self.images_dirs = [Path(p) for p in metadata], [Path(p) for p in images_dirs]
         self.item_store, self.views, self.inject = Path(item_store), views, inject
         self.max_length, self.test_split = max_length, test_split
         self.conversations: dict[str, list[Conversation]] = {}
+        self.unmatched: dict[str, list[Conversation]] = {}  # for which nothing was retrieved
         self.samples: dict[str, list[Sample]] = {}
 
     def setup(self, stage: str) -> None:
@@ -99,9 +105,17 @@ class RecommendationData(TaskData):
 
     def _read(self, split: str) -> None:
         """Reads a published split; `valid` is called `val` wherever it is shown."""
-        conversations, faults = read_category_split(self.data_dir, self.categories, split, self.candidates)
-        self.conversations[split] = conversations
+        key = None if self.retrieved else self.candidates
+        conversations, faults = read_category_split(self.data_dir, self.categories, split, key)
         name = "val" if split == "valid" else split
+        if self.retrieved:
+            found = retrieve_candidates(conversations, self.items, self.metadata, self.retrieved)
+            self.unmatched[split] = [c for c in found if not c.candidates]
+            conversations = [c for c in found if c.candidates]
+            self.left_out += [
+                LeftOut(name, f"line {c.line} of category {c.category}", NOTHING_MATCHES) for c in self.unmatched[split]
+            ]
+        self.conversations[split] = conversations
         self.left_out += [LeftOut(name, f"line {fault.line} of {fault.file}", fault.reason) for fault in faults]
         if split not in ("train", "valid"):
             self.sample_counts[name] = len(conversations)

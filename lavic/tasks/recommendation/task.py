@@ -26,6 +26,7 @@ from lavic.model.visual_tokens import project
 from lavic.tasks.base import Task
 from lavic.tasks.recommendation.card import card_parts
 from lavic.tasks.recommendation.choices import CONTROLS, NO_IMAGES, OWN, SHUFFLED
+from lavic.tasks.recommendation.end_to_end import write_end_to_end
 from lavic.tasks.recommendation.results import SCORED, Answer, summary_lines, write_results
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
@@ -215,7 +216,12 @@ class Recommendation(Task):
             ordered = [answers[row] for row in range(len(conversations))]
             folder = Path(self.trainer.default_root_dir)
             metrics = write_results(folder, data.candidates, conversations, ordered, run, self.seed)
-            for line in summary_lines(metrics["groups"]):
+            lines = summary_lines(metrics["groups"])
+            if data.retrieved:
+                lines += write_end_to_end(
+                    folder, conversations, ordered, data.unmatched[data.test_split], data.retrieved.k, self.seed
+                )
+            for line in lines:
                 log.info("%s", line)
             for way, values in metrics["groups"]["all"]["overall"]["ways"].items():
                 for name, interval in values.items():
