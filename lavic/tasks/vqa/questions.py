@@ -6,10 +6,13 @@ Arrow table, from which any order can be read: an epoch is shuffled as a whole, 
 memory, whatever the size of the files.
 """
 
+import hashlib
+import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ import pyarrow.compute as pc
 from lavic.batching.left_out import LeftOut
 from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.image_checks import ImageChecks
+from lavic.catalogue.images import RULE
 from lavic.errors import UserError
+from lavic.files import write_text
 from lavic.json_entries import Malformed, read_entries
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.vqa.prompt import Question
@@ -29,6 +34,7 @@ from lavic.tasks.vqa.prompt import Question
 log = logging.getLogger(__name__)
 
 TEXTS = ("image", "question", "answer")
+FORM = 1  # of the table below; a new number makes older caches void
 ROWS = 4096  # of a batch while the table is written
 SCHEMA = pa.schema(
     [
@@ -106,6 +112,16 @@ class QuestionTable:
         """One column as a list."""
         return list(self.table.column(name).to_pylist())
 
+    def content_hash(self) -> str:
+        """Of all questions in their order, with what is known of their images."""
+        digest = hashlib.sha256()
+        for batch in self.table.to_batches(ROWS):
+            for values in batch.to_pylist():
+                digest.update(json.dumps(list(values.values())).encode())
+        for image, text in sorted(self.passages.items()):
+            digest.update(f"{image}\0{text}\0".encode())
+        return digest.hexdigest()
+
     def letters(self) -> npt.NDArray[np.int64]:
         """Of each question with its description and answer, which grow with its tokens: (N,)."""
         counted = pc.add(pc.utf8_length(self.table["question"]), pc.utf8_length(self.table["answer"]))
@@ -117,6 +133,39 @@ class QuestionTable:
             sizes = np.array([known.get(image, 0) for image in images.dictionary.to_pylist()], dtype=np.int64)
             lengths = lengths + sizes[images.indices.to_numpy()] * needs
         return lengths
+
+
+def load_questions(
+    data: Path, checks: ImageChecks, knowledge: Knowledge, passages: Mapping[str, str], split: str, cache_dir: Path
+) -> tuple[QuestionTable, Population, list[LeftOut]]:
+    """A file's table, made now or found in `cache_dir`, how many questions it has, and what was left out.
+
+    A table belongs to one state of the file, the images and the knowledge table: its name is their hash.
+
+    Raises:
+        UserError: as `write_questions`, or the cache folder cannot be made.
+    """
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        stat = data.stat()
+    except FileNotFoundError:
+        raise UserError(f"There is no file of questions {data}.") from None
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {cache_dir} cannot be made ({error.strerror}); give another by data.init_args.cache_dir."
+        ) from None
+    state = (str(data.resolve()), stat.st_size, stat.st_mtime_ns, checks.listing, knowledge.mode, sorted(passages))
+    name = hashlib.sha256(json.dumps([FORM, RULE, split, state]).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    table, told = cache_dir / f"questions-{name}.arrow", cache_dir / f"questions-{name}.json"
+    if table.is_file() and told.is_file():
+        found = json.loads(told.read_text(encoding="utf-8"))
+        population, left_out = Population(**found["population"]), [LeftOut(**one) for one in found["left_out"]]
+    else:
+        population, left_out = write_questions(data, checks, knowledge, passages, split, table)
+        found = {"population": asdict(population), "left_out": [asdict(one) for one in left_out]}
+        write_text(told, json.dumps(found))
+    log.info("%s: %s", split, population)
+    return QuestionTable(table, passages), population, left_out
 
 
 def write_questions(
@@ -138,7 +187,7 @@ def write_questions(
     counts: Counter[str] = Counter()
     left_out: list[LeftOut] = []
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         rows: list[dict[str, Any]] = []
         for sample_id, (where, entry) in enumerate(_entries(data)):
@@ -169,7 +218,6 @@ def write_questions(
         why = first if counts["given"] else "it is empty"
         raise UserError(f"No question of {data} can be asked ({why}); mend it, or set another knowledge.mode.")
     partial.replace(out)
-    log.info("%s: %s", split, population)
     return population, left_out
 
 
