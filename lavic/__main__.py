@@ -11,6 +11,8 @@ LIGHTNING = ("fit", "validate", "test", "predict")
 OWN = {  # command -> module with main(args), and what it does
     "demo": ("lavic.demo.run", "the sample catalogue, a toy model and stage 1 on a CPU, in minutes"),
     "train": ("lavic.commands.train", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
+    "compose": ("lavic.commands.compose", "a LLaVA from a vision tower and a language model"),
+    "export": ("lavic.commands.export", "an adapter merged into a plain checkpoint, checked after writing"),
     "plan": ("lavic.commands.plan", "parameters, memory, TFLOP and time of a YAML file, before any weight is loaded"),
     "report": ("lavic.commands.report", "one HTML page of a run: curves, configuration, versions, images with texts"),
     "compare": ("lavic.commands.compare", "tests of several runs side by side, with paired tests between them"),
