@@ -19,10 +19,9 @@ from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
-from lavic.model.processor import load_processor
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.base import TaskData
-from lavic.tasks.vqa.encoding import QuestionEncoder
+from lavic.tasks.vqa.encoding import QuestionEncoder, question_processor
 from lavic.tasks.vqa.prompt import INSTRUCTION, Question
 from lavic.tasks.vqa.questions import QuestionTable, load_questions
 from lavic.tasks.vqa.results import NO_DESCRIPTION, NO_IMAGE, SHUFFLED
@@ -94,7 +93,7 @@ class VqaData(TaskData):
             return
         if not self.images_dir.is_dir():
             raise UserError(f"There is no folder of images {self.images_dir}; give it by data.init_args.images_dir.")
-        self.processor = load_processor(self.model_name, "anyres")
+        self.processor = question_processor(self.model_name)
         self.encoder = QuestionEncoder(self.processor, self.instruction, self.max_length)
         passages = self.knowledge.passages()
         checks = ImageChecks(self.images_dir, self.cache_dir)

@@ -17,19 +17,26 @@ from torch import Tensor
 
 from lavic.batching.padding import pad, pad_left
 from lavic.errors import UserError
+from lavic.model.chat_forms import form_for
+from lavic.model.image_entry import ImageEntry, ImageReader
+from lavic.model.loading import load_config
 from lavic.model.text import without_special_tokens
 from lavic.tasks.vqa.prompt import IMAGE, Question, question_prompt
 
 BLOCK = 1024  # texts tokenised at a time
 PROBE = "answer"
-PLAIN = "[INST] {} [/INST]"  # llava-v1.6-mistral's form, for checkpoints without a chat template
+
+
+def question_processor(name: str) -> Any:
+    """A checkpoint's own processor, which cuts and counts an image as the checkpoint's patch tokens are."""
+    return ImageReader(name, load_config(name), ImageEntry(tokens="patch")).processor
 
 
 class QuestionEncoder:
     """Makes prompts and targets.
 
     Args:
-        processor: the checkpoint's own, with its native grids.
+        processor: of `question_processor`.
         instruction: what stands before every image.
         max_length: tokens of a prompt and its answer at most, image tokens among them; longer ones lose the end of
             their description.
@@ -141,9 +148,7 @@ class QuestionEncoder:
 
     def _rendered(self, turn: str, answer: str | None = None) -> str:
         """A conversation by the checkpoint's template, without the BOS that the tokenizer adds."""
-        template = self.processor.chat_template or self.tokenizer.chat_template
-        if template is None:
-            return PLAIN.format(turn) + ("" if answer is None else f" {answer}{self.tokenizer.eos_token}")
+        template = self.processor.chat_template or self.tokenizer.chat_template or form_for(self.tokenizer).template
         text = ""
         for typed in (True, False):  # templates of language models read plain strings
             messages = [{"role": "user", "content": turn}]

@@ -27,7 +27,7 @@ from lavic.catalogue.image_checks import ImageChecks
 from lavic.catalogue.images import RULE
 from lavic.errors import UserError
 from lavic.files import write_text
-from lavic.json_entries import Malformed, read_entries
+from lavic.files.json_entries import Malformed, read_entries
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.vqa.prompt import Question
 

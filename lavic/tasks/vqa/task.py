@@ -15,12 +15,11 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
 from lavic.model.parts import TrainableParts, place_adapters
-from lavic.model.processor import load_processor
 from lavic.model.speedups import PLAIN
 from lavic.tasks.base import Task
 from lavic.tasks.vqa.card import card_parts
 from lavic.tasks.vqa.data import OWN, TAUGHT
-from lavic.tasks.vqa.encoding import model_inputs, target_loss
+from lavic.tasks.vqa.encoding import model_inputs, question_processor, target_loss
 from lavic.tasks.vqa.prompt import Question
 from lavic.tasks.vqa.results import (
     CONTROLS,
@@ -113,7 +112,7 @@ class Vqa(Task):
 
     def load_processor(self) -> Any:
         """With the checkpoint's native grids."""
-        return load_processor(self.base.name, "anyres")
+        return question_processor(self.base.name)
 
     def load_model(self, device: torch.device) -> None:
         """The model, and the tokens that end an answer."""
