@@ -11,7 +11,9 @@ from PIL import Image
 from lavic.commands import fit as cli
 from lavic.tasks.vqa.encoding import QuestionEncoder
 from tests.tasks.vqa.independent_vqa_metrics import all_metrics
+from tests.training import command_line
 
+ROOT = Path(__file__).parents[3]
 COLOURS = ("red", "blue", "green", "yellow")
 INSTRUCTION = "Say the colour."
 
@@ -113,3 +115,23 @@ def test_fit_validate_test_and_predict(
     alone = run(vqa, tiny, "test", "out_alone", adapter, "--data.init_args.batch_size=1")
     lines = (alone / "evaluation_results" / "detailed_results.jsonl").read_text().splitlines()
     assert {row["sample_id"]: row["response"] for row in map(json.loads, lines)} == said
+
+
+@pytest.mark.slow
+def test_c3_two_processes_give_the_metrics_of_one(vqa: Path, tiny: Path) -> None:
+    write_questions(vqa, "many", 25)
+    arguments = [
+        "test", "--config", str(ROOT / "configs/vqa.yaml"), f"--model.init_args.base.name={tiny}",
+        f"--data.init_args.test_data={vqa / 'many.json'}", f"--data.init_args.images_dir={vqa / 'images'}",
+        "--data.init_args.knowledge.mode=ignore", "--data.init_args.num_workers=0", "--data.init_args.batch_size=2",
+        "--trainer.accelerator=cpu", "--model.init_args.max_new_tokens=3", f"--logs_dir={vqa / 'logs'}",
+    ]  # fmt: skip
+    metrics = []
+    for processes in (1, 2):
+        out = vqa / f"out_{processes}"
+        command_line.run([*arguments, f"--trainer.default_root_dir={out}"], out, processes)
+        folder = out / "evaluation_results"
+        metrics.append(json.loads((folder / "metrics.json").read_text()))
+        ids = [json.loads(line)["sample_id"] for line in (folder / "detailed_results.jsonl").read_text().splitlines()]
+        assert ids == list(range(25))
+    assert metrics[0] == metrics[1]
