@@ -135,3 +135,25 @@ def test_c3_two_processes_give_the_metrics_of_one(vqa: Path, tiny: Path) -> None
         ids = [json.loads(line)["sample_id"] for line in (folder / "detailed_results.jsonl").read_text().splitlines()]
         assert ids == list(range(25))
     assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_c6_a_resumed_run_asks_what_an_unbroken_one_asks(vqa: Path, tiny: Path) -> None:
+    write_questions(vqa, "long", 23)
+    arguments = [
+        "fit", "--config", str(ROOT / "configs/vqa.yaml"), f"--model.init_args.base.name={tiny}",
+        f"--data.init_args.train_data={vqa / 'long.json'}", f"--data.init_args.val_data={vqa / 'val.json'}",
+        f"--data.init_args.images_dir={vqa / 'images'}", "--data.init_args.knowledge.mode=ignore",
+        "--data.init_args.num_workers=0", "--data.init_args.batch_size=2", "--trainer.accelerator=cpu",
+        "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2", "--trainer.log_every_n_steps=1",
+        "--checkpoint.every_n_steps=1", "--model.init_args.max_new_tokens=2", "--early_stop.patience_share=null",
+        "--model.init_args.scheduler=null",  # its length would be that of the part
+    ]  # fmt: skip
+    for name, parts in (("whole", [[]]), ("parts", [["--trainer.max_steps=4"], ["--resume"]])):
+        out = vqa / name
+        for part in parts:
+            more = [f"--trainer.default_root_dir={out}", f"--logs_dir={out / 'logs'}"]
+            command_line.run([*arguments, *more, *part], out, strategy=None)
+    whole, resumed = command_line.losses(vqa / "whole"), command_line.losses(vqa / "parts")
+    assert len(whole) == 12
+    assert resumed == whole
