@@ -16,6 +16,8 @@ COMMANDS = {  # command -> module with main(args), and what it does
     "predict": ("lavic.commands.fit", "what the model generates"),
     "demo": ("lavic.demo.run", "the sample catalogue, a toy model and stage 1 on a CPU, in minutes"),
     "train": ("lavic.commands.train", "stage 1 by the reproduction's flags, such as --batch_size and --train_data"),
+    "compose": ("lavic.commands.compose", "a LLaVA from a vision tower and a language model"),
+    "export": ("lavic.commands.export", "an adapter merged into a plain checkpoint, checked after writing"),
     "plan": ("lavic.commands.plan", "parameters, memory, TFLOP and time of a YAML file, before any weight is loaded"),
     "import": ("lavic.commands.import_", "a product table, or Amazon Reviews 2023 metadata, to item2meta"),
     "describe": ("lavic.commands.describe", "the undistilled LLaVA describes every image: stage 1's texts"),
