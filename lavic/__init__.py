@@ -1,6 +1,7 @@
 """LaViC: visually-aware conversational recommendation with LLaVA-v1.6 (Jeon et al., KDD 2025)."""
 
 import importlib
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,12 +11,17 @@ from types import ModuleType
 
 __version__ = "0.2.0"
 
+# On some processors bitsandbytes, which PEFT imports, warns of a kernel that is not used (model/quantization.py).
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 # Modules of 0.1, so that users' YAML files and imports work for one more release (CHANGELOG.md).
 MOVED = {
     "lavic.metrics": "lavic.evaluation.ranking",
     "lavic.data.distillation": "lavic.tasks.distillation.data",
     "lavic.data.recommendation": "lavic.tasks.recommendation.data",
+    "lavic.training.best_recommendation_adapter": "lavic.training.best_adapter",
 }
+RENAMED = {"BestRecommendationAdapter": "BestAdapter"}
 
 
 class _Moved(MetaPathFinder, Loader):
@@ -39,6 +45,7 @@ class _Moved(MetaPathFinder, Loader):
         alias.__dict__.update(
             (name, value) for name, value in vars(importlib.import_module(new)).items() if not name.startswith("__")
         )
+        alias.__dict__.update((old, vars(alias)[name]) for old, name in RENAMED.items() if name in vars(alias))
         return alias
 
     def exec_module(self, module: ModuleType) -> None:

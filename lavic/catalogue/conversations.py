@@ -45,9 +45,11 @@ class Sample:
 
 
 def read_category_split(
-    data: Path, categories: Sequence[str], split: str, candidates_key: str
+    data: Path, categories: Sequence[str], split: str, candidates_key: str | None
 ) -> tuple[list[Conversation], list[Fault]]:
     """The usable conversations of one split of several categories, and the lines that were left out.
+
+    Without `candidates_key` they have no candidates yet.
 
     Raises:
         UserError: a file is missing, or has no usable line, or none has `candidates_key`.
@@ -73,7 +75,7 @@ def read_category_split(
     return conversations, faults
 
 
-def read_conversations(path: Path, candidates_key: str, category: str) -> Iterator[Conversation | Fault]:
+def read_conversations(path: Path, candidates_key: str | None, category: str) -> Iterator[Conversation | Fault]:
     """One file, entry by entry. Raises UserError if it cannot be read, or not from some line on."""
     for number, entry in enumerate(read_entries(path), 1):
         line = int(entry.where.rpartition(" ")[2]) if entry.where.startswith("line ") else number
@@ -85,7 +87,7 @@ def read_conversations(path: Path, candidates_key: str, category: str) -> Iterat
                 category,
                 line,
                 entry.value["context"],
-                tuple(entry.value[candidates_key]),
+                tuple(entry.value[candidates_key]) if candidates_key else (),
                 tuple(entry.value.get("gt_items") or ()),
                 entry.value,
             )
@@ -112,13 +114,17 @@ def training_samples(conversations: Sequence[Conversation], inject: bool, seed: 
     return samples
 
 
-def _fault(record: Any, candidates_key: str) -> str:
+def _fault(record: Any, candidates_key: str | None) -> str:
     """Why a line cannot be used; empty when it can."""
     if not isinstance(record, dict):
         return "not an object"
     context = record.get("context")
     if not isinstance(context, str) or not context.strip():
         return "no context"
+    if not _is_ids(record.get("gt_items") or []):
+        return "gt_items is not a list of IDs"
+    if candidates_key is None:
+        return ""
     if candidates_key not in record:
         keys = ", ".join(key for key in record if key.startswith("candidates")) or "no candidates"
         return f"no {candidates_key} (it has {keys})"
@@ -127,8 +133,6 @@ def _fault(record: Any, candidates_key: str) -> str:
         return f"{candidates_key} is not a list of IDs"
     if len(set(candidates)) < len(candidates):
         return f"{candidates_key} repeats an ID"
-    if not _is_ids(record.get("gt_items") or []):
-        return "gt_items is not a list of IDs"
     return ""
 
 

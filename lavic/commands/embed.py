@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     identity = store_identity(data.model_name, task.distilled, data.views)
     llava = load_llava(task.base, device)
     if task.distilled is not None:
-        llava = unwrap(load_adapter(llava, task.distilled, trainable=False))
+        llava = unwrap(load_adapter(llava, task.distilled, trainable=False, task="distillation"))
     normalise = Normalise(processor.image_processor).to(device)
 
     @torch.inference_mode()

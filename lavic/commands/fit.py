@@ -23,11 +23,13 @@ from lavic.errors import UserError
 from lavic.files import read_text
 from lavic.model.loading import resolve_dtype
 from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
+from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
-from lavic.training.guards import EarlyStop, SkipNonFiniteSteps
+from lavic.training.guards import SkipNonFiniteSteps
 from lavic.training.preflight import Preflight
-from lavic.training.run_log import RunLog, start_text_log
+from lavic.training.run_log import RunLog
 from lavic.training.step_seeds import StepSeeds
+from lavic.training.text_log import start_text_log
 
 PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 

@@ -1,22 +1,27 @@
 """`python -m lavic retrieve`: candidates for one's own conversations, found in one's own catalogue.
 
-The query is the conversation's text, a document an item's title, and the top k are exact: every item is
-scored. `bm25` needs no model; `embeddings` takes any sentence-transformers model, as LaViC's `candidates_st`
-did. The ground truth is looked at only afterwards, for the recall that is printed.
+The query is the conversation's text, a document an item's title, its descriptions, or both, and the top k are exact.
+`bm25` needs no model; `embeddings` takes any sentence-transformers model, as LaViC's `candidates_st` did. An item that
+shares nothing with a conversation is no candidate of it: such a conversation gets fewer, and how many do is said. The
+ground truth is looked at only afterwards, for the recall that is printed.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lavic.catalogue.items import read_items
 from lavic.commands.fit import Parser
 from lavic.errors import UserError
 from lavic.files import writing
 from lavic.json_entries import Malformed, read_entries
-from lavic.retrieval.scorers import Bm25, Embeddings, Scorer, top_k, without_markup
+from lavic.retrieval.documents import Indexed, item_documents
+from lavic.retrieval.scorers import Method, make_scorer, without_markup
+
+log = logging.getLogger(__name__)
 
 BATCH = 64  # conversations scored at a time
 
@@ -25,7 +30,8 @@ def retrieve(
     conversations: Path,
     metadata: list[Path],
     output: Path,
-    method: Literal["bm25", "embeddings"] = "bm25",
+    index: Indexed = "both",
+    method: Method = "bm25",
     model: str | None = None,
     name: str | None = None,
     k: int = 10,
@@ -36,6 +42,7 @@ def retrieve(
         conversations: a .jsonl file with a "context" in every line.
         metadata: item2meta .json or .jsonl files; their items are the catalogue.
         output: the new .jsonl file.
+        index: what of an item is searched: titles, descriptions, or both.
         method: bm25 (no model) or embeddings (needs `--model`).
         model: a sentence-transformers directory or hub name.
         name: the new field's name after "candidates_"; the method's when not given.
@@ -50,20 +57,33 @@ def retrieve(
     items = read_items(metadata)
     if not 1 <= k <= len(items):
         raise UserError(f"k is {k}, but must lie between 1 and the catalogue's {len(items)} items.")
-    titles = [item.title for item in items.values()]
-    scorer: Scorer = Embeddings(titles, model) if method == "embeddings" and model else Bm25(titles)
+    documents = item_documents(items, metadata, index)
+    scorer = make_scorer(method, list(documents.values()), model)
 
     field, ids = f"candidates_{name or method}", list(items)
     recall = _Recall()
+    found_fewer = found_none = 0
     output.parent.mkdir(parents=True, exist_ok=True)
     with writing(output) as file:
         for batch in _batches(_records(conversations), BATCH):
             queries = [without_markup(record["context"]) for record in batch]
-            for record, scores in zip(batch, scorer.scores(queries), strict=True):
-                candidates = [ids[i] for i in top_k(scores, k)]
+            for record, found in zip(batch, scorer.search(queries, k), strict=True):
+                candidates = [ids[place] for place, _ in found]
                 file.write(json.dumps(record | {field: candidates}, ensure_ascii=False) + "\n")
                 recall.count(candidates, record.get("gt_items") or [])
+                found_fewer += len(candidates) < k
+                found_none += not candidates
     print(f"{recall.conversations} conversations x {k} of {len(ids)} items -> {field} in {output}")
+    if found_none:
+        log.warning(
+            "%d of %d conversations share no word with the catalogue: nothing matches them, and their %s is empty; "
+            "index descriptions too, or take the method embeddings.", found_none, recall.conversations, field,
+        )  # fmt: skip
+    if found_fewer > found_none:
+        log.warning(
+            "%d of %d conversations got fewer than %d candidates, for no other item matches their words.",
+            found_fewer - found_none, recall.conversations, k,
+        )  # fmt: skip
     return recall.values(k)
 
 
@@ -98,7 +118,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         found = True
         yield entry.value
     if not found:
-        raise UserError(f"No conversation is in {path}; give a file with a \"context\" in every line.")
+        raise UserError(f'No conversation is in {path}; give a file with a "context" in every line.')
 
 
 def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

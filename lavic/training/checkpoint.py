@@ -1,13 +1,6 @@
 """`last.ckpt`: everything that a killed run needs to go on, and nothing that is frozen.
 
-A checkpoint is one of three positions in an epoch, always after a whole optimizer step:
-
-- after a step, with more steps to come;
-- before a validation, which a resumed run does first;
-- after a validation, or after the last step of an epoch without one.
-
-Lightning's own resume restores the first and skips a validation that was cut off; the loop counters are
-therefore written here in the form that makes it do what the position says.
+Where in an epoch a run stands is written by `position.py`; whether a run may go on from it, `resuming.py` says.
 """
 
 import io
@@ -24,13 +17,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lavic.errors import UserError
 from lavic.training.interruption import ControlGroup, SignalFlag, stop_now
+from lavic.training.position import AFTER_STEP, AFTER_VALIDATION, BEFORE_VALIDATION, recount, write_position
+from lavic.training.resuming import LAST, check_identity, check_parameters, identity_of, trainable_names
 from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
 
-LAST = "last.ckpt"
 HYPER_PARAMETERS = ("hyper_parameters", "hparams_name", "hparams_type", "datamodule_hyper_parameters")
-AFTER_STEP, BEFORE_VALIDATION, AFTER_VALIDATION = "after step", "before validation", "after validation"
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -121,6 +114,7 @@ class TrainableCheckpoint(Checkpoint):
         self._control = ControlGroup(trainer)
         self._flag.install()
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+        self._keep_rates(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -180,53 +174,27 @@ class TrainableCheckpoint(Checkpoint):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
         for key in HYPER_PARAMETERS:  # objects; the run's config.yaml has them
             checkpoint.pop(key, None)
-        checkpoint["split"] = _split(trainer)
+        checkpoint["identity"] = identity_of(trainer, pl_module)
+        checkpoint["accumulate_grad_batches"] = trainer.accumulate_grad_batches
         write_position(checkpoint["loops"]["fit_loop"], self._position)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        trainable = trainable_names(pl_module)
-        saved = set(checkpoint.get("state_dict", trainable))  # FSDP2's strategy has taken it out
-        if saved != trainable:
-            name = min(saved ^ trainable)
-            raise UserError(
-                f"{LAST} was written with other trainable parameters ({name} is only in"
-                f" {'the file' if name in saved else 'the model'}); resume with the configuration that wrote"
-                " it, or start afresh without --resume."
-            )
-        for key, value in _split(trainer).items():
-            before = checkpoint.get("split", {}).get(key)
-            if before != value:
-                raise UserError(
-                    f"{LAST} was written with {key} {before}, this run has {value};"
-                    " resume with the same, or start afresh without --resume."
-                )
+        check_parameters(pl_module, checkpoint.get("state_dict"))  # FSDP2's strategy has taken it out
+        check_identity(checkpoint.get("identity", {}), identity_of(trainer, pl_module))
+        accumulated = checkpoint.get("accumulate_grad_batches", trainer.accumulate_grad_batches)
+        if accumulated != trainer.accumulate_grad_batches:  # of the same samples a step
+            recount(checkpoint["loops"]["fit_loop"], accumulated, trainer.accumulate_grad_batches)
 
-
-def trainable_names(module: torch.nn.Module) -> set[str]:
-    """Names of the parameters that an optimizer may change."""
-    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def _split(trainer: pl.Trainer) -> dict[str, int]:
-    """How steps are split; a position counted in micro-batches means nothing under another one."""
-    return {"processes": trainer.world_size, "accumulate_grad_batches": trainer.accumulate_grad_batches}
-
-
-def write_position(loops: dict[str, Any], position: str) -> None:
-    """Rewrites the counters of Lightning's fit loop so that a run that loads them starts at the position."""
-    validation = loops["epoch_loop.val_loop.batch_progress"]
-    if position == BEFORE_VALIDATION:
-        counts = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # cut off in its first batch
-    else:  # a validation that was cut off and done again would count as cut off for ever
-        counts = dict.fromkeys(("ready", "started", "processed", "completed"), validation["total"]["completed"])
-    validation.update(total=dict(counts), current=dict(counts), is_last_batch=False)
-    if position == AFTER_STEP:
-        return  # the other counters that Lightning stores in on_train_batch_end are right
-    batches = loops["epoch_loop.batch_progress"]
-    for counts in (batches["total"], batches["current"]):
-        if counts["completed"] < counts["ready"]:  # stored in on_train_batch_end, which counts as unfinished
-            counts["completed"] = counts["ready"]
-            stepped = counts is batches["current"]
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] += int(stepped)
+    @staticmethod
+    def _keep_rates(trainer: pl.Trainer, pl_module: Any) -> None:
+        """A resumed run takes the learning rate and weight decay of its own configuration, not the checkpoint's."""
+        for optimizer in trainer.optimizers if hasattr(pl_module, "configured_rates") else ():
+            for group, (lr, weight_decay) in zip(optimizer.param_groups, pl_module.configured_rates, strict=True):
+                group["lr"] *= lr / group.get("initial_lr", group["lr"])
+                group["weight_decay"] = weight_decay
+                if "initial_lr" in group:
+                    group["initial_lr"] = lr
+            for config in trainer.lr_scheduler_configs:
+                config.scheduler.base_lrs = [lr for lr, _ in pl_module.configured_rates]

@@ -58,8 +58,8 @@ def explain(error: BaseException, output_dir: Path) -> str | None:
         return f"{path} cannot be written ({text}); make it writable, {GO_ON}."
     if isinstance(error, torch.OutOfMemoryError):
         return (
-            "The GPU's memory is full; lower data.init_args.batch_size, end other processes on it, or see"
-            f" what `python -m lavic plan` advises, {GO_ON}."
+            "The GPU's memory is full; halve data.init_args.batch_size and double trainer.accumulate_grad_batches,"
+            f" which trains the same, end other processes on it, or see what `python -m lavic plan` advises, {GO_ON}."
         )
     if LOST_PEER.search(text):
         return f"Another process of this run has failed and says why beside this line; mend that, {GO_ON}."

@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -94,67 +94,3 @@ def _still_scaling_down(trainer: pl.Trainer) -> bool:
     """Under fp16 the first gradients overflow until the loss scale has come down: no fault of the samples."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler is not None and scaler.get_scale() > 1.0
-
-
-class EarlyStop(EarlyStopping):
-    """Ends training when val_loss has not fallen for a while.
-
-    Args:
-        patience: validations without a lower val_loss; null never stops for their number.
-        patience_share: share of all optimizer steps without a lower val_loss (0 to 1); null never stops for
-            it.
-        min_delta: nats a token by which val_loss must fall to count as lower.
-    """
-
-    def __init__(
-        self, patience: int | None = None, patience_share: float | None = None, min_delta: float = 0.0
-    ) -> None:
-        if patience is not None and patience < 1:
-            raise UserError(f"patience is {patience}; it must be at least 1 validation, or null.")
-        if patience_share is not None and not 0 < patience_share < 1:
-            raise UserError(f"patience_share is {patience_share}; it must lie between 0 and 1, or be null.")
-        never = 10**9
-        super().__init__(
-            "val_loss", min_delta, patience or never, strict=False, check_on_train_epoch_end=False
-        )
-        self.patience_share = patience_share
-        self.best_step, self.stopped = 0, False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "wait_count": self.wait_count,
-            "best_score": float(self.best_score),
-            "best_step": self.best_step,
-            "stopped": self.stopped,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.wait_count, self.best_step = state_dict["wait_count"], state_dict["best_step"]
-        self.best_score, self.stopped = torch.tensor(state_dict["best_score"]), state_dict["stopped"]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A run that was killed after the decision and before its end keeps to it, unless patience was raised.
-        trainer.should_stop = self.stopped and self._out_of_patience(trainer)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._should_skip_check(trainer):
-            return
-        super().on_validation_end(trainer, pl_module)
-        if self.wait_count == 0:
-            self.best_step = trainer.global_step
-        trainer.should_stop = trainer.should_stop or self._out_of_patience(trainer)
-        self.stopped = trainer.should_stop
-        if self.stopped:
-            log.info(
-                "Stopping early: val_loss has not fallen below %.4f (step %d) since.",
-                self.best_score,
-                self.best_step,
-            )
-
-    def _out_of_patience(self, trainer: pl.Trainer) -> bool:
-        if self.wait_count >= self.patience:
-            return True
-        if self.patience_share is None:
-            return False
-        waited = trainer.global_step - self.best_step
-        return waited >= self.patience_share * trainer.estimated_stepping_batches

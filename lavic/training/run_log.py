@@ -1,4 +1,4 @@
-"""What a run leaves to be read: `run.json`, `metrics.jsonl` and the text log, all written by process 0 alone.
+"""What a run leaves to be read: `run.json` and `metrics.jsonl`, written by process 0 alone.
 
 The formats are read by `lavic.runs.run_files`, for the monitor and the report.
 """
@@ -18,59 +18,21 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
 
+from lavic.batching.left_out import reasons
 from lavic.runs.run_files import process_start
+from lavic.training.protocols import report_of
+from lavic.training.text_log import STEPS
 
 log = logging.getLogger(__name__)
-steps_log = logging.getLogger(f"{__name__}.steps")  # apart, since a progress bar shows the same on a terminal
+steps_log = logging.getLogger(STEPS)
 
-VALIDATION = (
-    "val_loss",
-    "val_perplexity",
-    "visual_gain",
-    "visual_gain_blank",
-    "val_loss_shuffled",
-    "val_loss_blank",
-)
 PACKAGES = ("lavic", "torch", "transformers", "peft", "lightning")
-LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
 def new_run_id() -> str:
     """`training_YYYYMMDD_HHMMSS`, of now."""
     return time.strftime("training_%Y%m%d_%H%M%S")
-
-
-def start_text_log(path: Path, terminal: bool) -> None:
-    """Sends all logging and Python's warnings to the console and, line by line, to the file.
-
-    Args:
-        path: the text log; processes other than 0 write none and only show errors.
-        terminal: the console has a progress bar, so the lines of single steps go to the file alone.
-    """
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers"):
-        library = logging.getLogger(name)
-        library.handlers.clear()
-        library.propagate = True
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not any(said in record.msg for said in ("Tip:", "TPU available", "weights_only"))
-    )
-    console = logging.StreamHandler()
-    console.setFormatter(LINE)
-    root.handlers = [console]
-    if getattr(rank_zero_only, "rank", 0):
-        console.setLevel(logging.ERROR)
-        return
-    if terminal:
-        console.addFilter(lambda record: record.name != steps_log.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(LINE)
-    root.addHandler(file)
 
 
 def record(trainer: pl.Trainer, event: str, **fields: Any) -> None:
@@ -142,7 +104,9 @@ class RunLog(Callback):
             "epochs": trainer.max_epochs,
             "train_samples": None,
             "val_samples": None,
-            "skipped": dict(getattr(data, "skipped_reasons", {})),
+            "skipped": reasons(getattr(data, "left_out", ())),
+            "task": report_of(trainer.lightning_module).task,
+            "metrics": report_of(trainer.lightning_module).described(),
             "versions": _versions(),
             "device": _device(trainer),
             "processes": trainer.world_size,
@@ -267,8 +231,8 @@ class RunLog(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = trainer.callback_metrics
-        known = {name: float(metrics[name]) for name in VALIDATION if name in metrics}
-        samples = int(metrics["val_samples"]) if "val_samples" in metrics else None
+        known = report_of(pl_module).known(metrics)
+        samples = int(known.pop("val_samples")) if "val_samples" in known else None
         self.write("validation", step=trainer.global_step, epoch=_epoch(trainer), samples=samples, **known)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,29 +1,29 @@
-"""A few validation images with their target and the generated text, so that people see what is learned."""
+"""A few validation samples with their target and the generated text, so that people see what is learned."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
+from torch import Tensor
 
-from lavic.tasks.distillation.described_images import DescribedImages
+from lavic.training.protocols import ShownSample, ShowsSamples
 
 WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others would wait in a collective
 
 
 class ValidationSamples(pl.Callback):
-    """After each validation in training, has the same few items described.
+    """After each validation in training, has the same few samples answered.
 
-    They go to TensorBoard and to `samples/epoch_N/` in the run's folder of `logs/`: `K.jpg`, and `samples.jsonl` with
-    item, title, image, target and generated text of each.
+    They go to TensorBoard or W&B, and to `samples/epoch_N/` in the run's folder of `logs/`: `K.jpg` where there is an
+    image, and `samples.jsonl` with the fields, the target and the generated text of each.
 
     Args:
-        count: items described, chosen by chance.
+        count: samples answered, chosen by chance.
     """
 
     def __init__(self, count: int = 4) -> None:
@@ -34,24 +34,34 @@ class ValidationSamples(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         log_dir = trainer.log_dir  # a broadcast: on every process
-        if not trainer.is_global_zero or not log_dir or not isinstance(trainer.strategy, WHOLE_MODEL):
+        data = trainer.datamodule
+        if not trainer.is_global_zero or not log_dir or not isinstance(data, ShowsSamples):
             return
-        images: DescribedImages = trainer.datamodule.validation_images()
-        chosen = np.random.default_rng(0).permutation(len(images))[: self.count].tolist()
-        epoch = trainer.current_epoch + 1
-        folder = Path(log_dir) / "samples" / f"epoch_{epoch}"
+        if not isinstance(trainer.strategy, WHOLE_MODEL):
+            return
+        folder = Path(log_dir) / "samples" / f"epoch_{trainer.current_epoch + 1}"
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
-            for k, index in enumerate(chosen):
-                batch = images.prompts([index])
-                whole = batch["views"][0]  # (3, side, side) uint8: the first view is the whole image
-                Image.fromarray(whole.permute(1, 2, 0).numpy()).save(folder / f"{k}.jpg")
-                with torch.random.fork_rng(), trainer.precision_plugin.forward_context():
-                    [generated] = pl_module.describe(trainer.strategy.batch_to_device(batch))
-                sample = batch["samples"][0]
-                sample["target"] = sample.pop("description")
-                lines.write(json.dumps({**sample, "generated": generated}) + "\n")
-                if isinstance(trainer.logger, TensorBoardLogger):
-                    text = f"**target** {sample['target']}\n\n**generated** {generated}"
-                    trainer.logger.experiment.add_image(f"sample/{k}", whole, trainer.global_step)
-                    trainer.logger.experiment.add_text(f"sample/{k}", text, trainer.global_step)
+        rows = []
+        for k, sample in enumerate(data.shown_samples(self.count)):
+            with torch.random.fork_rng(), trainer.precision_plugin.forward_context():
+                [generated] = pl_module.answer(trainer.strategy.batch_to_device(sample.batch))
+            if sample.image is not None:
+                _image(sample.image).save(folder / f"{k}.jpg")
+            rows.append({**sample.fields, "target": sample.target, "generated": generated})
+            _to_tensorboard(trainer, k, sample, generated)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / "samples.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _image(pixels: Tensor) -> Image.Image:
+    """(3, height, width) uint8 as an image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def _to_tensorboard(trainer: Any, k: int, sample: ShownSample, generated: str) -> None:
+    if not isinstance(trainer.logger, TensorBoardLogger):
+        return
+    if sample.image is not None:
+        trainer.logger.experiment.add_image(f"sample/{k}", sample.image, trainer.global_step)
+    text = f"**target** {sample.target}\n\n**generated** {generated}"
+    trainer.logger.experiment.add_text(f"sample/{k}", text, trainer.global_step)

@@ -14,7 +14,6 @@ import pytest
 
 from lavic.commands.retrieve import main, retrieve
 from lavic.errors import UserError
-from lavic.retrieval.scorers import top_k
 
 TITLES = {
     "5555454546": "Red striped kitchen towel",
@@ -70,7 +69,7 @@ def test_candidates_are_the_exact_top_k_of_bm25(files: tuple[Path, Path], tmp_pa
     values = retrieve(conversations, [metadata], tmp_path / "out.jsonl", k=2)
     for record, context in zip(read(tmp_path / "out.jsonl"), CONTEXTS, strict=True):
         scores = plain_bm25(context, list(TITLES.values()))
-        order = sorted(range(5), key=lambda i: (-round(scores[i], 5), i))[:2]
+        order = [i for i in sorted(range(5), key=lambda i: (-round(scores[i], 5), i))[:2] if scores[i] > 0]
         assert record["candidates_bm25"] == [list(TITLES)[i] for i in order]
         assert record["gt"] == "ä"
     assert values == {"recall@2": 2 / 3, "hit_ratio@2": 1.0}
@@ -88,11 +87,28 @@ def test_the_ground_truth_is_never_looked_at(files: tuple[Path, Path], tmp_path:
     assert candidates[0] == candidates[1]
 
 
-def test_top_k_is_exact_and_takes_the_first_of_equals() -> None:
-    rng = np.random.default_rng(0)
-    for k in (1, 5, 50):
-        scores = rng.integers(0, 9, size=50).astype(np.float32)
-        assert top_k(scores, k).tolist() == sorted(range(50), key=lambda i: (-scores[i], i))[:k]
+def test_what_matches_nothing_gets_no_candidates_and_is_said(
+    files: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    conversations, metadata = files
+    retrieve(conversations, [metadata], tmp_path / "out.jsonl", k=2)
+    assert read(tmp_path / "out.jsonl")[2]["candidates_bm25"] == []
+    assert "1 of 3 conversations share no word with the catalogue" in caplog.text
+
+
+def test_descriptions_are_searched_where_asked(files: tuple[Path, Path], tmp_path: Path) -> None:
+    conversations, metadata = files
+    items = json.loads(metadata.read_text())
+    items["B000000004"]["image_descriptions_llava_cleaned"] = {"B000000004_0.jpg": "A towel", "B000000004_1.jpg": "zzz"}
+    metadata.write_text(json.dumps(items))
+    found = {}
+    for index in ("titles", "descriptions", "both"):
+        retrieve(conversations, [metadata], tmp_path / "out.jsonl", k=5, index=index)  # type: ignore[arg-type]
+        found[index] = [set(record["candidates_bm25"]) for record in read(tmp_path / "out.jsonl")]
+    red = {"5555454546", "B000000002"}
+    assert found["titles"] == [red | {"B000000001"}, red | {"B000000003"}, set()]
+    assert found["descriptions"] == [{"B000000004"}, set(), {"B000000004"}]
+    assert found["both"] == [a | b for a, b in zip(found["titles"], found["descriptions"], strict=True)]
 
 
 def test_embeddings_are_ranked_by_cosine(

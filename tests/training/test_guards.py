@@ -10,7 +10,8 @@ import torch
 
 from lavic.errors import UserError
 from lavic.training.checkpoint import LAST, TrainableCheckpoint
-from lavic.training.guards import EarlyStop, SkipNonFiniteSteps
+from lavic.training.early_stop import EarlyStop
+from lavic.training.guards import SkipNonFiniteSteps
 from lavic.training.run_log import RunLog
 from tests.training.small_run import SmallTask, trainer
 

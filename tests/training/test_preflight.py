@@ -32,6 +32,6 @@ def test_a_gpu_without_room_is_named_and_a_tight_one_warned_of(caplog: pytest.Lo
 
 def test_the_command_line_checks_the_disk_before_loading(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1000))
-    monkeypatch.setattr("lavic.tasks.distillation.task.load_llava", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr("lavic.tasks.base.load_llava", lambda *args: pytest.fail("loaded"))
     with pytest.raises(UserError, match="make room, or give another output directory"):
         fit()

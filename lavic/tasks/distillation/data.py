@@ -1,31 +1,26 @@
 """Stage 1's data module: LaViC's item2meta files and their images."""
 
-import json
-import logging
 import os
-from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
+import numpy as np
+import numpy.typing as npt
 from torch.utils.data import DataLoader
 
 from lavic.batching.controls import partners_of
-from lavic.batching.resumable_loader import ResumableLoader
-from lavic.batching.step_plan import StepPlan
-from lavic.catalogue.descriptions import Skipped
+from lavic.batching.left_out import LeftOut
+from lavic.batching.padding import PromptBatch
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
+from lavic.tasks.base import TaskData
 from lavic.tasks.distillation.described_images import DescribedImages, Prompts
 from lavic.tasks.distillation.samples import SampleSource, SampleTable, load_samples
+from lavic.training.protocols import ShownSample
 
-log = logging.getLogger(__name__)
 
-
-class DistillationData(pl.LightningDataModule):
+class DistillationData(TaskData):
     """Titles, images and descriptions, for `lavic.tasks.distillation.Distillation`.
 
     Args:
@@ -60,22 +55,17 @@ class DistillationData(pl.LightningDataModule):
         seed: int = 42,
         cache_dir: Path | None = None,
     ) -> None:
-        super().__init__()
-        for option, value in {"batch_size": batch_size, "max_length": max_length, "max_samples": max_samples}.items():
-            if value is not None and value < 1:
-                raise UserError(f"{option} is {value}; it must be at least 1.")
-        if num_workers < 0:
-            raise UserError(f"num_workers is {num_workers}; it must be 0 (load in the main process) or more.")
+        super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
+        if max_length < 1:
+            raise UserError(f"max_length is {max_length}; it must be at least 1.")
         self.sources = {
             "train": SampleSource(Path(train_data), Path(train_images_dir), views, max_length, max_samples, seed),
             "val": SampleSource(Path(val_data), Path(val_images_dir), views, max_length, None, seed),
         }
-        self.views, self.batch_size, self.num_workers = views, batch_size, num_workers
-        self.strict, self.model_name, self.seed = strict, model_name, seed
+        self.views = views
         home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
         self.tables: dict[str, SampleTable] = {}
-        self.skipped: dict[str, list[Skipped]] = {}
 
     def prepare_data(self) -> None:
         """On one process only: checks and tokenises what the cache does not hold yet."""
@@ -84,23 +74,20 @@ class DistillationData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """On every process: maps the finished tables, and lists what was left out."""
         self._load()
-        counts = ", ".join(f"{n} to {split}" for split, n in self.sample_counts.items())
-        left_out = ", ".join(f"{n} x {reason}" for reason, n in self.skipped_reasons.items())
-        log.info("Samples: %s; left out: %s", counts, left_out or "none")
-        if self.trainer is not None and self.trainer.is_global_zero:
-            self._list_skipped(Path(self.trainer.default_root_dir) / "skipped_samples.jsonl")
+        self.announce()
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Micro-batches of `DescribedImages`, in the order of `StepPlan`."""
-        assert self.trainer is not None
-        plan = self._plan("train", accumulate=self.trainer.accumulate_grad_batches, seed=self.seed)
-        return ResumableLoader(self._images("train"), plan, **self._loader_options())
+    def dataset(self, split: str) -> DescribedImages:
+        """The images of a split; those to validate with also show a partner's, for the shuffled control."""
+        partners = partners_of(self.tables["val"].column("item"), self.seed) if split == "val" else None
+        return DescribedImages(self.tables[split], self.sources[split].images_dir, self.processor, partners)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """The validation set, each sample once, with the views of a partner for the shuffled control."""
-        partners = partners_of(self.tables["val"].column("item"), self.seed)
-        plan = self._plan("val", accumulate=1, seed=None)
-        return DataLoader(self._images("val", partners), batch_size=None, sampler=plan, **self._loader_options())
+    def lengths(self, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Each sample's tokens, and those of its description."""
+        return self.tables[split].lengths(), self.tables[split].target_lengths()
+
+    def fingerprint(self) -> str:
+        """Of the training images' names and tokens."""
+        return self.tables["train"].content_hash()
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The validation set: stage 1 has no other."""
@@ -109,22 +96,14 @@ class DistillationData(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The validation set's prompts, to generate descriptions from."""
         assert self.trainer is not None
-        prompts = Prompts(self._images("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(prompts, batch_size=None, **self._loader_options())
+        prompts = Prompts(self.dataset("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(prompts, batch_size=None, **self.loader_options())
 
-    def validation_images(self) -> DescribedImages:
-        """The validation samples, for looking at single ones."""
-        return self._images("val")
-
-    @property
-    def sample_counts(self) -> dict[str, int]:
-        """Usable samples by set."""
-        return {split: len(table) for split, table in self.tables.items()}
-
-    @property
-    def skipped_reasons(self) -> dict[str, int]:
-        """How many entries were left out, by reason, over both sets."""
-        return dict(Counter(skipped.reason for several in self.skipped.values() for skipped in several))
+    def shown_samples(self, count: int) -> list[ShownSample]:
+        """`count` validation samples, chosen by chance but the same each time."""
+        images = self.dataset("val")
+        chosen = np.random.default_rng(0).permutation(len(images))[:count].tolist()
+        return [_shown(images.prompts([index])) for index in chosen]
 
     def sample_names(self, rows: list[int]) -> list[str]:
         """The images of these training samples."""
@@ -136,38 +115,14 @@ class DistillationData(pl.LightningDataModule):
         self.processor = load_processor(self.model_name, self.views)
         training = self.trainer is None or self.trainer.state.fn == "fit"
         for split in ("train", "val") if training else ("val",):
-            self.tables[split], self.skipped[split] = load_samples(
+            self.tables[split], skipped = load_samples(
                 self.sources[split], self.processor, self.cache_dir, self.strict
             )
-
-    def _images(self, split: str, partners: list[int] | None = None) -> DescribedImages:
-        return DescribedImages(self.tables[split], self.sources[split].images_dir, self.processor, partners)
-
-    def _plan(self, split: str, accumulate: int, seed: int | None) -> StepPlan:
-        assert self.trainer is not None
-        table = self.tables[split]
-        return StepPlan(
-            table.lengths(), table.target_lengths(), self.batch_size, accumulate,
-            self.trainer.world_size, self.trainer.global_rank, seed,
-        )  # fmt: skip
-
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": _as_it_is,  # a data set's element is a whole micro-batch
-        }
-
-    def _list_skipped(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (
-            json.dumps({"set": split, **asdict(skipped)}) + "\n"
-            for split, several in self.skipped.items()
-            for skipped in several
-        )
-        path.write_text("".join(lines), encoding="utf-8")
+            self.sample_counts[split] = len(self.tables[split])
+            self.left_out += [LeftOut(split, entry.where, entry.reason) for entry in skipped]
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _shown(batch: PromptBatch) -> ShownSample:
+    [sample] = batch["samples"]
+    fields = {name: value for name, value in sample.items() if name != "description"}
+    return ShownSample(batch, batch["views"][0], fields, sample["description"])  # the first view is the whole image

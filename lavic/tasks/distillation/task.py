@@ -4,36 +4,33 @@ LoRA on the vision tower and the projector is trained so that the language model
 that LLaVA itself wrote with all 2,885 visual tokens, from an item's title and its five (paper, section 3.1).
 """
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from peft import PeftModel
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from transformers import LlavaNextForConditionalGeneration
 
 from lavic.batching.padding import IGNORED, PromptBatch
-from lavic.errors import UserError
-from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
+from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
-from lavic.model.loading import BaseModel, fit_embeddings, load_llava
-from lavic.model.parts import TrainableParts, count_trainable, lora_modules, place_adapters, unwrap
+from lavic.model.loading import BaseModel
+from lavic.model.parts import TrainableParts, place_adapters
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
-from lavic.model.processor import load_processor, placeholder_ids
-from lavic.model.sharding import shard_layers
-from lavic.model.speedups import Speedups, speed_up
+from lavic.model.processor import placeholder_ids
+from lavic.model.speedups import Speedups
 from lavic.model.text import constant_start
 from lavic.model.visual_tokens import Normalise, blank_views, cls_tokens, fill_placeholders, project
-
-log = logging.getLogger(__name__)
+from lavic.tasks.base import Task
+from lavic.tasks.distillation.card import card_parts
+from lavic.training.card import CardParts
+from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 
 CONTROLS = ("loss", "loss_shuffled", "loss_blank")
 
 
-class Distillation(pl.LightningModule):
+class Distillation(Task):
     """LLaVA-v1.6 with trainable vision, trained and validated on described images.
 
     Args:
@@ -41,12 +38,32 @@ class Distillation(pl.LightningModule):
         trainable: what of it is trained.
         speedups: what makes a step cheaper without changing its loss or gradients.
         checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
-        lr: AdamW's learning rate.
-        weight_decay: AdamW's weight decay.
+        lr: the optimizer's learning rate.
+        weight_decay: the optimizer's weight decay; biases and norms have none.
+        part_lr: learning rates of `vision`, `projector` or `language` where they differ from `lr`.
+        optimizer: a class path of an optimizer; null takes AdamW.
+        scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
+            keeps the rate constant.
         adapter: a saved adapter to start from, or to validate and predict with; null makes a new one.
         max_new_tokens: tokens of a generated description at most.
         seed: of the new adapter's weights (set by the command line from seed_everything).
     """
+
+    report = TaskReport(
+        "distillation",
+        "LaViC stage 1: vision adapter",
+        (
+            VAL_LOSS,
+            VAL_PERPLEXITY,
+            VISUAL_GAIN,
+            Metric("visual_gain_blank", "gain over a blank image", "nats a token", better="higher"),
+            Metric("val_loss_shuffled", "val_loss, shuffled images", "nats a token"),
+            Metric("val_loss_blank", "val_loss, blank images", "nats a token"),
+            VAL_SAMPLES,
+        ),
+    )
+    adapter_folder = "vision_lora_adapter_best"
+    whole_model_for = ("predict",)
 
     blank: Tensor  # (1, 3, side, side) uint8
 
@@ -58,54 +75,37 @@ class Distillation(pl.LightningModule):
         checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
         lr: float = 5e-5,
         weight_decay: float = 1e-5,
+        part_lr: dict[str, float] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
         adapter: Path | None = None,
         max_new_tokens: int = 160,
         seed: int = 42,
     ) -> None:
-        super().__init__()
-        if lr <= 0:
-            raise UserError(f"lr is {lr}; it must be above 0.")
         if trainable.language != "frozen":  # what stands before the placeholders then needs a gradient
             speedups = replace(speedups, reuse_prefix=False, no_prompt_gradient=False)
-        self.base, self.trainable, self.adapter = base, trainable, adapter
-        self.speedups, self.checkpointing = speedups, checkpointing
-        self.lr, self.weight_decay, self.max_new_tokens, self.seed = lr, weight_decay, max_new_tokens, seed
-        self.model: PeftModel | None = None
+        super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
+        self.trainable, self.adapter, self.max_new_tokens = trainable, adapter, max_new_tokens
 
     # -- model ---------------------------------------------------------------------------------------------------
 
-    def configure_model(self) -> None:
-        """Loads the base on this process's device and puts the adapter in; Lightning calls it on every process."""
-        if self.model is not None:
-            return
-        self.processor = load_processor(self.base.name)
-        self.placeholder_ids = placeholder_ids(self.processor)
-        llava = load_llava(self.base, self.trainer.strategy.root_device)
-        fit_embeddings(llava, len(self.processor.tokenizer))
+    def build(self, llava: Any) -> Any:
+        """A new adapter on the parts to train, or the saved one."""
         if self.adapter is None:
-            self.model = place_adapters(llava, self.trainable, self.base.name, self.seed)
-        else:
-            self.model = load_adapter(llava, self.adapter, trainable=True)
-        speed_up(self.llava, self.speedups)
-        enable_checkpointing(self.llava, self.checkpointing)
-        if self.device_mesh is not None:
-            shard_layers(self.llava, self.device_mesh["data_parallel"])
+            return place_adapters(llava, self.trainable, self.base.name, self.seed)
+        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task)
+
+    def load_model(self, device: torch.device) -> None:
+        """The model, and what turns images and prompts into its input."""
+        super().load_model(device)
+        self.placeholder_ids = placeholder_ids(self.processor)
         self.prefix = FrozenPrefix(constant_start(self.processor.tokenizer))
-        self.model.train()
-        log.info(
-            "%s of %s parameters are trained; %d modules carry LoRA",
-            f"{count_trainable(self):,}",
-            f"{sum(p.numel() for p in self.parameters()):,}",
-            len(lora_modules(self.model)),
-        )
         self.normalise = Normalise(self.processor.image_processor)
         self.register_buffer("blank", blank_views(self.processor.image_processor), persistent=False)
 
-    @property
-    def llava(self) -> LlavaNextForConditionalGeneration:
-        """The model with its adapter in place."""
-        assert self.model is not None, "configure_model comes first"
-        return unwrap(self.model)
+    def card_parts(self, data: Any) -> CardParts:
+        """What the model card says."""
+        return card_parts(self.base.name, data)
 
     def visual_tokens(self, views: Tensor) -> Tensor:
         """(V, 3, side, side) uint8 -> (V, D)."""
@@ -125,53 +125,40 @@ class Distillation(pl.LightningModule):
             self.llava, *prompt, visual_tokens, self.placeholder_ids, prefix=self.prefix, split=batch["split"]
         )
 
-    # -- training ------------------------------------------------------------------------------------------------
+    # -- training and validation ---------------------------------------------------------------------------------
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch.
-
-        The run's log adds the shares up to `train_loss`.
-        """
-        share = self.token_loss(batch, self.visual_tokens(batch["views"])) / batch["step_targets"]
-        # Lightning divides by the accumulation, and DDP averages over the processes; the share is of a sum
-        scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return scaled
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the trainable parameters."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trainable, lr=self.lr, weight_decay=self.weight_decay)
-
-    # -- validation ----------------------------------------------------------------------------------------------
+    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+        """Of a batch with its own images."""
+        return self.token_loss(batch, self.visual_tokens(batch["views"]))
 
     def on_validation_epoch_start(self) -> None:
-        """Sums over all supervised tokens: the loss, both controls' losses, the tokens, and the samples."""
-        self.sums = torch.zeros(len(CONTROLS) + 2, dtype=torch.float64, device=self.device)
+        """Starts the sums, and makes the visual token of a blank image."""
+        self.start_sums((*CONTROLS, "tokens", "samples"))
         self.blank_token = self.visual_tokens(self.blank)  # (1, D)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Adds up the loss with the right image, with another item's, and with a blank one."""
         own = self.visual_tokens(batch["views"])
         supervised = batch["labels"].ne(IGNORED)
-        losses = [
-            self.token_loss(batch, own),
-            self.token_loss(batch, self.visual_tokens(batch["partner_views"])),
-            self.token_loss(batch, self.blank_token.expand(len(own), -1)),
-        ]
-        self.sums += torch.stack([*losses, supervised.sum(), supervised.any(dim=1).sum()]).double()
+        self.add(
+            loss=self.token_loss(batch, own),
+            loss_shuffled=self.token_loss(batch, self.visual_tokens(batch["partner_views"])),
+            loss_blank=self.token_loss(batch, self.blank_token.expand(len(own), -1)),
+            tokens=supervised.sum(),
+            samples=supervised.any(dim=1).sum(),
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over all supervised tokens of the validation set, the same on every process."""
-        sums = self.trainer.strategy.reduce(self.sums, reduce_op="sum")
-        *losses, tokens, samples = (float(x) for x in sums)
-        loss, shuffled, blank = (x / tokens for x in losses)
+        sums = self.total_sums()
+        loss, shuffled, blank = (sums[name] / sums["tokens"] for name in CONTROLS)
         self.log("val_loss", loss, prog_bar=True)
         self.log("val_perplexity", float(torch.tensor(loss, dtype=torch.float64).exp()))
         self.log("visual_gain", shuffled - loss, prog_bar=True)
         self.log("visual_gain_blank", blank - loss)
         self.log("val_loss_shuffled", shuffled)
         self.log("val_loss_blank", blank)
-        self.log("val_samples", samples)
+        self.log("val_samples", sums["samples"])
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
@@ -180,7 +167,7 @@ class Distillation(pl.LightningModule):
     # -- generation ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def describe(self, batch: PromptBatch) -> list[str]:
+    def answer(self, batch: PromptBatch) -> list[str]:
         """What the model says of each item, decoded greedily: what its five tokens carry."""
         embeds = self.llava.get_input_embeddings()(batch["input_ids"])
         embeds = fill_placeholders(embeds, batch["input_ids"], self.visual_tokens(batch["views"]), self.placeholder_ids)
@@ -198,5 +185,5 @@ class Distillation(pl.LightningModule):
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
         """The batch's samples with what was `generated` for each."""
         return [
-            {**sample, "generated": text} for sample, text in zip(batch["samples"], self.describe(batch), strict=True)
+            {**sample, "generated": text} for sample, text in zip(batch["samples"], self.answer(batch), strict=True)
         ]

@@ -1,38 +1,37 @@
 """Stage 2's data module: LaViC's conversation files, the catalogue, and the item store."""
 
-import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
-import torch
+import numpy.typing as npt
 from torch.utils.data import DataLoader
 
-from lavic.batching.resumable_loader import ResumableLoader
-from lavic.batching.step_plan import StepPlan
-from lavic.catalogue.conversations import Conversation, Fault, Sample, read_category_split, training_samples
+from lavic.batching.left_out import LeftOut
+from lavic.catalogue.conversations import Conversation, Sample, read_category_split, training_samples
 from lavic.catalogue.items import Item, read_items
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
+from lavic.tasks.base import TaskData
 from lavic.tasks.recommendation.choices import ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
 from lavic.tasks.recommendation.item_store import ItemStore, store_identity
+from lavic.tasks.recommendation.retrieved import NOTHING_MATCHES, parse_retrieved, retrieve_candidates
 
 log = logging.getLogger(__name__)
 
 
-class RecommendationData(pl.LightningDataModule):
+class RecommendationData(TaskData):
     """Conversations with candidates, for `lavic.tasks.recommendation.Recommendation`.
 
     Args:
         data_dir: folder of the categories' folders, each with train.jsonl, valid.jsonl and test.jsonl.
         categories: the categories' names; several are used together, and reported one by one too.
-        candidates: field of the conversation files that holds the candidates, such as candidates_st.
+        candidates: field of the conversation files that holds the candidates, such as candidates_st; or retrieved:K,
+            the K items of the catalogue that a conversation's own words find (`retrieved.py`).
         metadata: item2meta files, `.json` or `.jsonl`; together the catalogue.
         images_dirs: folders of the items' images, `ID_i.jpg`.
         item_store: folder of the item stores that `python -m lavic embed` fills.
@@ -69,26 +68,21 @@ class RecommendationData(pl.LightningDataModule):
         model_name: str = "llava-hf/llava-v1.6-mistral-7b-hf",
         seed: int = 42,
     ) -> None:
-        super().__init__()
-        for option, value in {
-            "batch_size": batch_size,
-            "max_length": max_length,
-            "max_samples": max_samples,
-        }.items():
-            if value is not None and value < 1:
-                raise UserError(f"{option} is {value}; it must be at least 1.")
-        if num_workers < 0:
-            raise UserError(f"num_workers is {num_workers}; it must be 0 (load in the main process) or more.")
+        super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
+        if max_length < 1:
+            raise UserError(f"max_length is {max_length}; it must be at least 1.")
         if not categories:
             raise UserError("categories is empty; name at least one, such as all_beauty.")
         self.data_dir, self.categories, self.candidates = Path(data_dir), list(categories), candidates
+        self.retrieved = parse_retrieved(candidates)
+        if self.retrieved:
+            self.candidates = self.retrieved.field
         self.metadata, self.images_dirs = [Path(p) for p in metadata], [Path(p) for p in images_dirs]
         self.item_store, self.views, self.inject = Path(item_store), views, inject
-        self.max_length, self.batch_size, self.max_samples = max_length, batch_size, max_samples
-        self.num_workers, self.strict, self.test_split = num_workers, strict, test_split
-        self.model_name, self.seed = model_name, seed
+        self.max_length, self.test_split = max_length, test_split
         self.conversations: dict[str, list[Conversation]] = {}
-        self.faults: list[Fault] = []
+        self.unmatched: dict[str, list[Conversation]] = {}  # for which nothing was retrieved
+        self.samples: dict[str, list[Sample]] = {}
 
     def setup(self, stage: str) -> None:
         """Reads the splits that a stage needs, and opens the item store for the items in them."""
@@ -100,64 +94,79 @@ class RecommendationData(pl.LightningDataModule):
         self.items = read_items(self.metadata, self.images_dirs)
         self.processor = load_processor(self.model_name, self.views)
         for split in new:
-            self.conversations[split], faults = read_category_split(
-                self.data_dir, self.categories, split, self.candidates
-            )
-            self.faults += faults
-        if self.strict and self.faults:
-            first = self.faults[0]
-            raise UserError(
-                f"Line {first.line} of {first.file} cannot be used ({first.reason}); mend it, or set strict to false."
-            )
-        self._list_skipped(Path(self.trainer.default_root_dir) / "skipped_conversations.jsonl")
+            self._read(split)
         shown = self._shown_items()
         task: Any = self.trainer.lightning_module
         identity = store_identity(self.model_name, task.distilled, self.views)
         store = ItemStore.open(self.item_store, identity, shown)
         titles = {item.id: item.title for item in shown}
         self.encoder = ChoiceEncoder(self.processor.tokenizer, titles, store, self.max_length, self.seed)
-        self.samples = {
-            split: training_samples(conversations, self.inject, self.seed)
-            for split, conversations in self.conversations.items()
-        }
-        if stage == "fit" and self.max_samples is not None:
-            order = np.random.default_rng(self.seed).permutation(len(self.samples["train"]))[: self.max_samples]
-            self.samples["train"] = [self.samples["train"][i] for i in order]
-        for split in set(splits) & {"train", "valid"}:
-            if not self.samples[split]:
-                raise UserError(
-                    f"No conversation of the {split} split has a ground truth among its {self.candidates}; set "
-                    "inject to true, or take other candidates."
-                )
+        self.announce()
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Micro-batches of `TrainingChoices`, in the order of `StepPlan`."""
-        assert self.trainer is not None
-        samples = self.samples["train"]
-        plan = self._plan(samples, self.trainer.accumulate_grad_batches, self.seed)
-        return ResumableLoader(TrainingChoices(samples, self.encoder), plan, **self._loader_options())
+    def _read(self, split: str) -> None:
+        """Reads a published split; `valid` is called `val` wherever it is shown."""
+        key = None if self.retrieved else self.candidates
+        conversations, faults = read_category_split(self.data_dir, self.categories, split, key)
+        name = "val" if split == "valid" else split
+        if self.retrieved:
+            found = retrieve_candidates(conversations, self.items, self.metadata, self.retrieved)
+            self.unmatched[split] = [c for c in found if not c.candidates]
+            conversations = [c for c in found if c.candidates]
+            self.left_out += [
+                LeftOut(name, f"line {c.line} of category {c.category}", NOTHING_MATCHES) for c in self.unmatched[split]
+            ]
+        self.conversations[split] = conversations
+        self.left_out += [LeftOut(name, f"line {fault.line} of {fault.file}", fault.reason) for fault in faults]
+        if split not in ("train", "valid"):
+            self.sample_counts[name] = len(conversations)
+            return
+        samples = training_samples(conversations, self.inject, self.seed)
+        if split == "train" and self.max_samples is not None:
+            order = np.random.default_rng(self.seed).permutation(len(samples))[: self.max_samples]
+            samples = [samples[i] for i in order]
+        if not samples:
+            raise UserError(
+                f"No conversation of the {split} split has a ground truth among its {self.candidates}; set inject to"
+                " true, or take other candidates."
+            )
+        self.samples[name], self.sample_counts[name] = samples, len(samples)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """The validation samples, each once, with the controls."""
-        return self._evaluation(self.samples["valid"], controls=True)
+    def dataset(self, split: str) -> TrainingChoices | EvaluationChoices:
+        """The samples to train on; those to validate with, and conversations to test with, beside the controls."""
+        if split == "train":
+            return TrainingChoices(self.samples["train"], self.encoder)
+        return EvaluationChoices(self._cases(split), self.encoder, controls=split != "predict")
+
+    def lengths(self, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Letters of each case, and supervised tokens of those that have a target."""
+        cases = self._cases(split)
+        rough = np.array([rough_length(case, self.encoder.titles) for case in cases], dtype=np.int64)
+        return rough, np.array([self._target_length(case) for case in cases], dtype=np.int64)
+
+    def fingerprint(self) -> str:
+        """Of the training conversations, their candidates and their targets."""
+        digest = sha256()
+        for sample in self.samples["train"]:
+            shown = (sample.conversation.context, sample.candidates, sample.target)
+            digest.update(repr(shown).encode(errors="replace"))
+        return digest.hexdigest()[:16]
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test conversations with their candidates as they are, and with the controls."""
-        return self._evaluation(self.conversations[self.test_split], controls=True)
+        return self.evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test conversations without the controls."""
-        return self._evaluation(self.conversations[self.test_split], controls=False)
+        return self.evaluation_loader("predict")
 
-    @property
-    def skipped_reasons(self) -> dict[str, int]:
-        """How many lines of the conversation files were left out, by reason."""
-        return dict(Counter(fault.reason for fault in self.faults))
+    def _cases(self, split: str) -> Sequence[Conversation | Sample]:
+        return self.samples[split] if split in ("train", "val") else self.conversations[self.test_split]
 
-    @property
-    def sample_counts(self) -> dict[str, int]:
-        """Samples of both splits of a fit."""
-        return {"train": len(self.samples["train"]), "val": len(self.samples["valid"])}
+    def _target_length(self, case: Conversation | Sample) -> int:
+        if not isinstance(case, Sample):
+            return 0
+        choice = self.encoder.encode("", case.candidates[-1:], [case.target])
+        return len(choice.answers[0]) - choice.unscored
 
     def _shown_items(self) -> list[Item]:
         """Every item that some prompt may show; unknown ones and those without an image are counted."""
@@ -174,46 +183,3 @@ class RecommendationData(pl.LightningDataModule):
             len(ids) - imaged,
         )  # fmt: skip
         return known
-
-    def _plan(self, cases: Sequence[Conversation | Sample], accumulate: int, seed: int | None) -> StepPlan:
-        assert self.trainer is not None
-        return StepPlan(
-            np.array([rough_length(case, self.encoder.titles) for case in cases], dtype=np.int64),
-            self._target_lengths(cases), self.batch_size,
-            accumulate, self.trainer.world_size, self.trainer.global_rank, seed,
-        )  # fmt: skip
-
-    def _target_lengths(self, cases: Sequence[Conversation | Sample]) -> Any:
-        """Supervised tokens of every sample; 0 for conversations, which have no target."""
-        lengths = []
-        for case in cases:
-            if isinstance(case, Sample):
-                choice = self.encoder.encode("", case.candidates[-1:], [case.target])
-                lengths.append(len(choice.answers[0]) - choice.unscored)
-            else:
-                lengths.append(0)
-        return np.array(lengths, dtype=np.int64)
-
-    def _evaluation(self, cases: Sequence[Conversation | Sample], controls: bool) -> DataLoader[Any]:
-        choices = EvaluationChoices(cases, self.encoder, controls)
-        plan = self._plan(cases, accumulate=1, seed=None)
-        return DataLoader(choices, batch_size=None, sampler=plan, **self._loader_options())
-
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": _as_it_is,  # a data set's element is a whole micro-batch
-        }
-
-    def _list_skipped(self, path: Path) -> None:
-        assert self.trainer is not None
-        if self.trainer.is_global_zero:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = (json.dumps({**asdict(fault), "file": str(fault.file)}) + "\n" for fault in self.faults)
-            path.write_text("".join(lines), encoding="utf-8")
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

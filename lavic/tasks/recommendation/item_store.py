@@ -141,6 +141,10 @@ class ItemStore:
         parts = [tokens[self._rows[item], : self._views[item]] for item in items if self.views(item)]
         return torch.cat(parts) if parts else torch.empty((0, self.width), dtype=torch.bfloat16)
 
+    def first_tokens(self, items: Sequence[str]) -> Tensor:
+        """The whole view's token of each item, all of which have an image: (items, width) bfloat16."""
+        return self._mapped()[[self._rows[item] for item in items], 0]
+
     def _mapped(self) -> Tensor:
         if self._tokens is None:
             self._tokens = _map_tokens(self.folder, self.width, shared=False)

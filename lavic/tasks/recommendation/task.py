@@ -8,30 +8,33 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from peft import PeftModel
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from transformers import LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
 from lavic.evaluation.ranking import named_item
-from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
-from lavic.model.adapters.fused_lora import fuse_lora
+from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.stacking import RECOMMENDATION, stack_adapters
-from lavic.model.loading import BaseModel, fit_embeddings, load_llava
+from lavic.model.loading import BaseModel
 from lavic.model.loss import target_loss
-from lavic.model.parts import Lora, count_trainable, unwrap
-from lavic.model.processor import load_processor, placeholder_ids
+from lavic.model.parts import Lora
+from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
+from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import project
+from lavic.tasks.base import Task
+from lavic.tasks.recommendation.card import card_parts
 from lavic.tasks.recommendation.choices import CONTROLS, NO_IMAGES, OWN, SHUFFLED
+from lavic.tasks.recommendation.end_to_end import write_end_to_end
 from lavic.tasks.recommendation.results import SCORED, Answer, summary_lines, write_results
+from lavic.training.card import CardParts
+from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 
 log = logging.getLogger(__name__)
 
 
-class Recommendation(pl.LightningModule):
+class Recommendation(Task):
     """LLaVA-v1.6 with stage 1's adapter, and an adapter on the language model that is trained to recommend.
 
     Args:
@@ -41,13 +44,33 @@ class Recommendation(pl.LightningModule):
             new one.
         lora: a new adapter's shape; it goes on every Linear of the language model, the output head excluded.
         checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
-        lr: AdamW's learning rate.
-        weight_decay: AdamW's weight decay.
+        lr: the optimizer's learning rate.
+        weight_decay: the optimizer's weight decay; biases and norms have none.
+        optimizer: a class path of an optimizer; null takes AdamW.
+        scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
+            keeps the rate constant.
         max_new_tokens: tokens of a freely generated answer at most.
         seed: of the new adapter's weights (set by the command line from seed_everything).
     """
 
-    adapter_name = RECOMMENDATION  # of PEFT's adapters, the one to save
+    report = TaskReport(
+        "recommendation",
+        "LaViC stage 2: recommendation adapter",
+        (
+            VAL_LOSS,
+            Metric("val_hit_ratio", "val_hit_ratio", better="higher"),
+            VISUAL_GAIN,
+            VAL_PERPLEXITY,
+            Metric("visual_gain_no_images", "gain over no images", "nats a token", better="higher"),
+            Metric("val_loss_no_images", "val_loss, no images", "nats a token"),
+            Metric("val_loss_shuffled_images", "val_loss, shuffled images", "nats a token"),
+            Metric("val_hit_ratio_no_images", "val_hit_ratio, no images"),
+            Metric("val_hit_ratio_shuffled_images", "val_hit_ratio, shuffled images"),
+            VAL_SAMPLES,
+        ),
+    )
+    adapter_folder = "recommendation_lora_adapter_best"
+    adapter_name = RECOMMENDATION
 
     def __init__(
         self,
@@ -58,40 +81,33 @@ class Recommendation(pl.LightningModule):
         checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
         lr: float = 5e-5,
         weight_decay: float = 1e-5,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
         max_new_tokens: int = 16,
         seed: int = 42,
     ) -> None:
-        super().__init__()
-        if lr <= 0:
-            raise UserError(f"lr is {lr}; it must be above 0.")
+        super().__init__(base, Speedups(), checkpointing, lr, weight_decay, None, optimizer, scheduler, seed)
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
-        self.base, self.lora = base, lora or Lora()
+        self.lora = lora or Lora()
         self.distilled = Path(distilled) if distilled else None
         self.adapter = Path(adapter) if adapter else None
-        self.lr, self.weight_decay, self.max_new_tokens, self.seed = lr, weight_decay, max_new_tokens, seed
-        self.checkpointing = checkpointing
-        self.model: PeftModel | None = None
+        self.max_new_tokens = max_new_tokens
 
     # -- model ---------------------------------------------------------------------------------------------------
 
-    def configure_model(self) -> None:
-        """Loads the base on this process's device and puts both adapters in; Lightning calls it on every process."""
-        if self.model is not None:
-            return
-        self.load_model(self.trainer.strategy.root_device)
+    def build(self, llava: Any) -> Any:
+        """Both adapters, of which the second is trained."""
+        return stack_adapters(llava, self.distilled, self.adapter, self.lora, self.base.name, self.seed)
 
     def load_model(self, device: torch.device) -> None:
-        """The base with both adapters, on `device`."""
-        self.processor = load_processor(self.base.name)
+        """The model, and which tokens its images take the place of."""
+        super().load_model(device)
         self.placeholder_ids = placeholder_ids(self.processor)
-        llava = load_llava(self.base, device)
-        fit_embeddings(llava, len(self.processor.tokenizer))
-        self.model = stack_adapters(llava, self.distilled, self.adapter, self.lora, self.base.name, self.seed)
-        fuse_lora(self.model)
-        enable_checkpointing(llava, self.checkpointing)
-        log.info("%s parameters are trained, stage 2's adapter alone", f"{count_trainable(self):,}")
-        self.train()
+
+    def card_parts(self, data: Any) -> CardParts:
+        """What the model card says."""
+        return card_parts(self.base.name, self.distilled, data)
 
     def train(self, mode: bool = True) -> "Recommendation":
         """Training mode, except for what stage 1 trained: its adapter's dropout stays off."""
@@ -100,12 +116,6 @@ class Recommendation(pl.LightningModule):
             self.llava.model.vision_tower.eval()
             self.llava.model.multi_modal_projector.eval()
         return self
-
-    @property
-    def llava(self) -> LlavaNextForConditionalGeneration:
-        """The model with its adapters in place."""
-        assert self.model is not None, "configure_model comes first"
-        return unwrap(self.model)
 
     @torch.no_grad()
     def visual_tokens(self, cls_tokens: Tensor) -> Tensor:
@@ -118,57 +128,36 @@ class Recommendation(pl.LightningModule):
         visual_tokens = self.visual_tokens(batch["cls_tokens"])
         return PromptState(self.llava, batch["input_ids"], batch["attention_mask"], visual_tokens, self.placeholder_ids)
 
-    # -- training ------------------------------------------------------------------------------------------------
+    # -- training and validation ---------------------------------------------------------------------------------
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch.
-
-        The run's log adds the shares up to `train_loss`.
-        """
-        loss = target_loss(
-            self.llava,
-            batch["input_ids"],
-            batch["attention_mask"],
-            batch["labels"],
-            self.visual_tokens(batch["cls_tokens"]),
-            self.placeholder_ids,
-        )
-        share = loss / batch["step_targets"]
-        # Lightning divides by the accumulation, and DDP averages over the processes; the share is of a sum
-        scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return scaled
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the recommendation adapter."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trainable, lr=self.lr, weight_decay=self.weight_decay)
-
-    # -- validation ----------------------------------------------------------------------------------------------
+    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+        """Of the targets' IDs."""
+        prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
+        return target_loss(self.llava, *prompt, self.visual_tokens(batch["cls_tokens"]), self.placeholder_ids)
 
     def on_validation_epoch_start(self) -> None:
-        """Sums over the samples: for the own images and each control, losses and hits; target tokens; samples."""
-        self.sums = torch.zeros(2 * (1 + len(CONTROLS)) + 2, dtype=torch.float64)
+        """Starts the sums: for the own images and each control, losses and hits; target tokens; samples."""
+        ways = (OWN, *CONTROLS)
+        self.start_sums([*(f"loss_{way}" for way in ways), *(f"hits_{way}" for way in ways), "tokens", "samples"])
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Adds up the targets' losses, and how often the target is the likeliest candidate."""
-        if not batch["rows"]:
-            return
-        sums: list[float] = []
-        for name in (OWN, *CONTROLS):
-            answers, unscored = batch[name]["answers"], batch[name]["unscored"]
-            scores = self.read(batch[name]).scores(answers, unscored)
-            sums.append(-sum(float(s[t]) for s, t in zip(scores, batch["targets"], strict=True)))
-            sums.append(sum(int(s.argmax()) == t for s, t in zip(scores, batch["targets"], strict=True)))
-        own = batch[OWN]
-        tokens = [len(own["answers"][i][t]) - own["unscored"][i] for i, t in enumerate(batch["targets"])]
-        self.sums += torch.tensor([*sums, sum(tokens), len(tokens)], dtype=torch.float64)
+        for way in (OWN, *CONTROLS):  # a ghost too: with sharded weights the other processes wait for its passes
+            scores = self.read(batch[way]).scores(batch[way]["answers"], batch[way]["unscored"])
+            if batch["rows"]:
+                pairs = list(zip(scores, batch["targets"], strict=True))
+                self.add(**{f"loss_{way}": -sum(float(score[target]) for score, target in pairs)})
+                self.add(**{f"hits_{way}": sum(int(score.argmax()) == target for score, target in pairs)})
+        if batch["rows"]:
+            own = batch[OWN]
+            tokens = [len(own["answers"][i][t]) - own["unscored"][i] for i, t in enumerate(batch["targets"])]
+            self.add(tokens=sum(tokens), samples=len(tokens))
 
     def on_validation_epoch_end(self) -> None:
         """Logs means over all target tokens and over all samples, the same on every process."""
-        reduced = self.trainer.strategy.reduce(self.sums.to(self.device), reduce_op="sum")
-        *sums, tokens, samples = (float(x) for x in reduced)
-        losses = dict(zip((OWN, *CONTROLS), (x / tokens for x in sums[::2]), strict=True))
-        hits = dict(zip((OWN, *CONTROLS), (x / samples for x in sums[1::2]), strict=True))
+        sums = self.total_sums()
+        losses = {way: sums[f"loss_{way}"] / sums["tokens"] for way in (OWN, *CONTROLS)}
+        hits = {way: sums[f"hits_{way}"] / sums["samples"] for way in (OWN, *CONTROLS)}
         self.log("val_loss", losses[OWN], prog_bar=True)
         self.log("val_perplexity", float(torch.tensor(losses[OWN], dtype=torch.float64).exp()))
         self.log("visual_gain", losses[SHUFFLED] - losses[OWN], prog_bar=True)
@@ -177,7 +166,7 @@ class Recommendation(pl.LightningModule):
         for control in CONTROLS:
             self.log(f"val_loss_{control}", losses[control])
             self.log(f"val_hit_ratio_{control}", hits[control])
-        self.log("val_samples", samples)
+        self.log("val_samples", sums["samples"])
 
     # -- test ----------------------------------------------------------------------------------------------------
 
@@ -193,7 +182,8 @@ class Recommendation(pl.LightningModule):
         tokenizer, eos_id = self.processor.tokenizer, self.processor.tokenizer.eos_token_id
         own = batch[OWN]
         state = self.read(own)
-        generated = tokenizer.batch_decode(state.decode(self.max_new_tokens, eos_id), skip_special_tokens=True)
+        decoded = state.decode(self.max_new_tokens, eos_id)
+        generated = tokenizer.batch_decode(decoded, skip_special_tokens=True)
         constrained = state.decode(self.max_new_tokens, eos_id, own["answers"])
         scores = {SCORED: state.scores(own["answers"], own["unscored"])}
         del state
@@ -204,9 +194,12 @@ class Recommendation(pl.LightningModule):
             candidates = data.conversations[data.test_split][row].candidates
             self.answers[row] = Answer(
                 response=generated[i].strip(),
-                recommended=named_item(generated[i], candidates, data.items),
+                recommended=named_item(
+                    generated[i], candidates, data.items, ended=len(decoded[i]) < self.max_new_tokens
+                ),
                 constrained=candidates[own["answers"][i].index([*constrained[i], eos_id])],
                 scores={way: tuple(several[i].tolist()) for way, several in scores.items()},
+                tokens=tuple(len(answer) - own["unscored"][i] for answer in own["answers"][i]),
             )
 
     def on_test_epoch_end(self) -> None:
@@ -223,7 +216,12 @@ class Recommendation(pl.LightningModule):
             ordered = [answers[row] for row in range(len(conversations))]
             folder = Path(self.trainer.default_root_dir)
             metrics = write_results(folder, data.candidates, conversations, ordered, run, self.seed)
-            for line in summary_lines(metrics["groups"]):
+            lines = summary_lines(metrics["groups"])
+            if data.retrieved:
+                lines += write_end_to_end(
+                    folder, conversations, ordered, data.unmatched[data.test_split], data.retrieved.k, self.seed
+                )
+            for line in lines:
                 log.info("%s", line)
             for way, values in metrics["groups"]["all"]["overall"]["ways"].items():
                 for name, interval in values.items():

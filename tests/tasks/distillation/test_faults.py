@@ -188,7 +188,7 @@ def test_fault_6_samples_without_a_whole_image_are_left_out_and_listed(fit: Fit,
         cut.name: "image broken",
         page.name: "image broken",
     }
-    assert {entry["set"] for entry in listed} == {"train"}
+    assert {entry["split"] for entry in listed} == {"train"}
     [run] = (output.parent / "logs").glob("*/run.json")
     about = json.loads(run.read_text())
     assert about["train_samples"] == 5

@@ -1,0 +1,277 @@
+"""What every task shares: a LightningModule that trains a part of LLaVA, and its data module, each written once.
+
+A task says what it is: its report, its adapter, its loss of a batch, its evaluation, its answers. How a step's loss
+is shared out, how the model is loaded, placed, sped up and sharded, how the optimizer groups parameters, how batches
+are planned and what is said of left-out samples stands here.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel
+
+from lavic.batching.left_out import LeftOut, reasons_text, write_left_out
+from lavic.batching.resumable_loader import ResumableLoader
+from lavic.batching.step_plan import StepPlan
+from lavic.errors import UserError
+from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
+from lavic.model.loading import BaseModel, fit_embeddings, load_llava
+from lavic.model.parts import count_trainable, lora_modules, trained_parameters, unwrap
+from lavic.model.processor import load_processor
+from lavic.model.sharding import shard_layers
+from lavic.model.speedups import Speedups, speed_up
+from lavic.training.card import CardParts
+from lavic.training.parameter_groups import parameter_groups
+from lavic.training.protocols import TaskReport
+from lavic.training.strategies import check_strategy
+
+log = logging.getLogger(__name__)
+
+
+class Task(pl.LightningModule):
+    """A LLaVA of which a part is trained.
+
+    A subclass sets `report` and `adapter_folder`, and gives `build`, `loss_sum` and `card_parts`, its validation, and
+    what else its commands need. Its docstring's `Args` are the YAML file's options.
+
+    Args:
+        base: the checkpoint to start from.
+        speedups: what makes a step cheaper without changing its loss or gradients.
+        checkpointing: parts whose activations are computed again in the backward pass.
+        lr: the optimizer's learning rate.
+        weight_decay: the optimizer's weight decay; biases and norms have none.
+        part_lr: learning rates of `vision`, `projector` or `language` where they differ from `lr`.
+        optimizer: takes parameter groups; AdamW if null.
+        scheduler: takes the optimizer, stepped once an optimizer step; the learning rate is constant if null.
+        seed: of new weights.
+    """
+
+    report: ClassVar[TaskReport]
+    adapter_folder: ClassVar[str]
+    adapter_name: ClassVar[str] = "default"  # of PEFT's adapters, the one that is trained and saved
+    whole_model_for: ClassVar[tuple[str, ...]] = ("test", "predict")  # generating, whose passes differ by process
+
+    def __init__(
+        self,
+        base: BaseModel,
+        speedups: Speedups,
+        checkpointing: ActivationCheckpointing,
+        lr: float,
+        weight_decay: float,
+        part_lr: dict[str, float] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        for option, value in {"lr": lr, **{f"part_lr.{part}": rate for part, rate in (part_lr or {}).items()}}.items():
+            if value <= 0:
+                raise UserError(f"{option} is {value}; it must be above 0.")
+        self.base, self.speedups, self.checkpointing, self.seed = base, speedups, checkpointing, seed
+        self.lr, self.weight_decay, self.part_lr = lr, weight_decay, part_lr or {}
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.model: Any = None  # a PeftModel, or LLaVA itself where no LoRA is trained
+
+    # -- what a task says ----------------------------------------------------------------------------------------
+
+    def build(self, llava: PreTrainedModel) -> Any:
+        """Puts what is trained into the loaded base, all else frozen."""
+        raise NotImplementedError
+
+    def loss_sum(self, batch: Any) -> Tensor:
+        """The sum of a training micro-batch's losses over its supervised tokens, in nats; a float32 scalar."""
+        raise NotImplementedError
+
+    def card_parts(self, data: Any) -> CardParts:
+        """What the model card says of this task's adapter."""
+        raise NotImplementedError
+
+    # -- model ---------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Loads the model on this process's device, and shards it where the strategy asks for it.
+
+        Lightning calls it on every process.
+        """
+        if self.model is not None:
+            return
+        check_strategy(self.trainer.strategy)
+        if self.device_mesh is not None and self.trainer.state.fn in self.whole_model_for:
+            raise UserError(f"{self.trainer.state.fn} needs the whole model on each process; use ddp, not FSDP2.")
+        self.load_model(self.trainer.strategy.root_device)
+        if self.device_mesh is not None:
+            shard_layers(self.llava, self.device_mesh["data_parallel"])
+
+    def load_model(self, device: torch.device) -> None:
+        """The base with what is trained in it, on `device`."""
+        self.processor = self.load_processor()
+        llava = load_llava(self.base, device)
+        fit_embeddings(llava, len(self.processor.tokenizer))
+        self.model = self.build(llava)
+        speed_up(self.llava, self.speedups)
+        enable_checkpointing(self.llava, self.checkpointing)
+        self.train()
+        log.info(
+            "%s of %s parameters are trained; %d modules carry LoRA",
+            f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}",
+            len(lora_modules(self.model)),
+        )  # fmt: skip
+
+    def load_processor(self) -> Any:
+        """The checkpoint's processor, as this task uses it."""
+        return load_processor(self.base.name)
+
+    @property
+    def llava(self) -> Any:
+        """LLaVA itself, its adapters in place."""
+        assert self.model is not None, "configure_model comes first"
+        return unwrap(self.model)
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch.
+
+        The run's log adds the shares up to `train_loss`.
+        """
+        share = self.loss_sum(batch) / batch["step_targets"]
+        # Lightning divides by the accumulation, and strategies average over the processes; the share is of a sum
+        scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return scaled
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over what is trained, in groups by learning rate and weight decay, and its schedule."""
+        groups = parameter_groups(trained_parameters(self.model), self.lr, self.weight_decay, self.part_lr)
+        make = self.make_optimizer or torch.optim.AdamW
+        optimizer = make(groups)
+        self.configured_rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer)
+        if hasattr(scheduler, "for_steps"):
+            scheduler.for_steps(int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def start_sums(self, names: Sequence[str]) -> None:
+        """Sets the named sums of an evaluation to zero; every process names the same."""
+        self._sums = dict.fromkeys(names, torch.zeros((), dtype=torch.float64, device=self.device))
+
+    def add(self, **values: Tensor | float) -> None:
+        """Adds to the sums of an evaluation."""
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value
+
+    def total_sums(self) -> dict[str, float]:
+        """The sums over all processes."""
+        reduced = self.trainer.strategy.reduce(torch.stack(list(self._sums.values())), reduce_op="sum")
+        return dict(zip(self._sums, (float(value) for value in reduced), strict=True))
+
+
+class TaskData(pl.LightningDataModule):
+    """Batches of a task.
+
+    A subclass sets `left_out_file`, gives `dataset`, `lengths` and `fingerprint`, fills `left_out` in its `setup`, and
+    calls `announce` at its end.
+
+    Args:
+        batch_size: samples of one forward pass on one device.
+        max_samples: train on a random choice of that many samples (by the seed); null takes all.
+        num_workers: processes that make batches, for each device.
+        strict: stop at the first sample that cannot be used, instead of listing it.
+        model_name: whose processor is used.
+        seed: of the samples' order and choice.
+    """
+
+    left_out_file: ClassVar[str] = "skipped_samples.jsonl"  # in the output directory
+
+    def __init__(
+        self, batch_size: int, max_samples: int | None, num_workers: int, strict: bool, model_name: str, seed: int
+    ) -> None:
+        super().__init__()
+        for option, value in {"batch_size": batch_size, "max_samples": max_samples}.items():
+            if value is not None and value < 1:
+                raise UserError(f"{option} is {value}; it must be at least 1.")
+        if num_workers < 0:
+            raise UserError(f"num_workers is {num_workers}; it must be 0 (load in the main process) or more.")
+        self.batch_size, self.max_samples, self.num_workers = batch_size, max_samples, num_workers
+        self.strict, self.model_name, self.seed = strict, model_name, seed
+        self.left_out: list[LeftOut] = []
+        self.sample_counts: dict[str, int] = {}  # usable samples by split
+
+    # -- what a task says ----------------------------------------------------------------------------------------
+
+    def dataset(self, split: str) -> Dataset[Any]:
+        """Maps a `MicroBatch` to the batch of a split."""
+        raise NotImplementedError
+
+    def lengths(self, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Each sample's tokens (or whatever grows with them), and its supervised tokens; both (N,)."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A hash of the training samples, in their order: what a position in an epoch depends on."""
+        raise NotImplementedError
+
+    # -- loaders -------------------------------------------------------------------------------------------------
+
+    def plan(self, split: str, accumulate: int = 1, seed: int | None = None) -> StepPlan:
+        """This process's micro-batches of a split; without a seed in order of length."""
+        assert self.trainer is not None
+        world_size, rank = self.trainer.world_size, self.trainer.global_rank
+        return StepPlan(*self.lengths(split), self.batch_size, accumulate, world_size, rank, seed)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Micro-batches in the order of the plan, from wherever a resumed run stands."""
+        assert self.trainer is not None
+        plan = self.plan("train", self.trainer.accumulate_grad_batches, self.seed)
+        return ResumableLoader(self.dataset("train"), plan, **self.loader_options())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation split, each sample once."""
+        return self.evaluation_loader("val")
+
+    def evaluation_loader(self, split: str) -> DataLoader[Any]:
+        """A split in order of length, each sample once."""
+        return DataLoader(self.dataset(split), batch_size=None, sampler=self.plan(split), **self.loader_options())
+
+    def loader_options(self) -> dict[str, Any]:
+        """What every loader has: a data set's element is a whole micro-batch, taken as it is."""
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return {**workers, "pin_memory": torch.cuda.is_available(), "collate_fn": _as_it_is}
+
+    # -- what is said of the data --------------------------------------------------------------------------------
+
+    def announce(self) -> None:
+        """Says how many samples there are and were left out, and lists those in the output directory.
+
+        Raises:
+            UserError: `strict`, and a sample was left out.
+        """
+        if self.strict and self.left_out:
+            first = self.left_out[0]
+            raise UserError(f"{first.where} cannot be used ({first.reason}); mend it, or set strict to false.")
+        counts = ", ".join(f"{count} to {split}" for split, count in self.sample_counts.items())
+        log.info("Samples: %s; left out: %s", counts, reasons_text(self.left_out))
+        if self.trainer is not None and self.trainer.is_global_zero:
+            write_left_out(Path(self.trainer.default_root_dir) / self.left_out_file, self.left_out)
+
+    def identity(self) -> dict[str, Any]:
+        """What a position in an epoch depends on, for the comparison on resuming."""
+        assert self.trainer is not None
+        samples_a_step = self.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return {"samples a step": samples_a_step, "seed": self.seed, "training data": self.fingerprint()}
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,42 @@
+"""Learning-rate schedules in shares of a run, so that a YAML file need not know its number of steps."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lavic.errors import UserError
+
+
+class WarmupCosine(LambdaLR):
+    """Rises linearly over the first share of all optimizer steps, then falls to `floor` along half a cosine.
+
+    As transformers' `get_cosine_schedule_with_warmup`, whose number of steps the task fills in by `for_steps`.
+
+    Args:
+        optimizer: whose groups' learning rates are the peaks.
+        warmup: share of all steps that rise, 0 to 1.
+        floor: share of the peak that is left at the end, 0 to 1.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: float = 0.03, floor: float = 0.0) -> None:
+        for option, value in {"warmup": warmup, "floor": floor}.items():
+            if not 0 <= value < 1:
+                raise UserError(f"{option} of the schedule is {value}; it must be at least 0 and below 1.")
+        self.warmup, self.floor, self.total = warmup, floor, 0
+        super().__init__(optimizer, self.share)
+
+    def share(self, step: int) -> float:
+        """The share of the peak at an optimizer step, 0-based."""
+        rising = math.ceil(self.warmup * self.total)
+        if step < rising:
+            return step / rising
+        through = min(1.0, (step - rising) / max(1, self.total - rising))
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * through)) / 2
+
+    def for_steps(self, total: int) -> None:
+        """Spreads the schedule over `total` optimizer steps, and sets the first step's learning rates."""
+        self.total = total
+        self._last_lr = [base * self.share(self.last_epoch) for base in self.base_lrs]
+        for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = lr
