@@ -14,6 +14,7 @@ from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.item2meta import ImageRecord, ItemRecord, Record, read_item2meta
 from lavic.errors import UserError
 from lavic.files import writing
+from lavic.files.json_entries import Entry, read_entries
 
 DESCRIPTIONS, DESCRIPTION = "image_descriptions_llava_cleaned", "image_description_llava_cleaned"
 
@@ -72,10 +73,12 @@ class Journal:
         """By image; a description counts more than a fault. A line that a kill cut is as if it were not there."""
         said: dict[str, Said] = {}
         for path in sorted(self.folder.glob("described-*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
+            for line in read_entries(path):
                 try:
-                    entry = Said(**json.loads(line))
-                except (ValueError, TypeError):
+                    entry = Said(**line.value) if isinstance(line, Entry) else None
+                except TypeError:
+                    continue
+                if entry is None:
                     continue
                 if entry.image not in said or said[entry.image].fault:
                     said[entry.image] = entry

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lavic.commands.fit import Parser, quieten
 from lavic.errors import UserError
+from lavic.files.json_entries import read_json
 from lavic.model.adapters.about import read_about
 from lavic.model.adapters.merging import merge_adapters
 from lavic.model.adapters.saved import CONFIG
@@ -47,8 +48,8 @@ def base_of(folder: Path) -> str:
     if about is not None:
         return about.base
     try:
-        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(folder / CONFIG)["base_model_name_or_path"])
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder} holds no adapter that names its base; give one that does, or --base.") from None
 
 

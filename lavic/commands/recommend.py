@@ -13,15 +13,17 @@ from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
-from lavic.commands.options import read_options
+from lavic.commands.options import OptionParser, read_task
+from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.files import clean, read_text
 from lavic.retrieval.documents import Indexed
 from lavic.retrieval.scorers import Method
+from lavic.tasks.recommendation import Recommendation, RecommendationData
 from lavic.tasks.recommendation.recommender import NothingFound, Recommended, Recommender, seeker_turns
 
 BEST_ADAPTER = "recommendation_lora_adapter_best"
@@ -29,9 +31,10 @@ BEST_ADAPTER = "recommendation_lora_adapter_best"
 
 def main(argv: list[str]) -> int:
     """The command line: stage 2's YAML file, and where the conversation comes from."""
-    task, data, options = read_options(
-        argv, "python -m lavic recommend", "Recommends products of a catalogue to a conversation.", _add_options
-    )
+    quieten()
+    needs = (Recommendation, RecommendationData)
+    description = "Recommends products of a catalogue to a conversation."
+    task, data, options = read_task(argv, "python -m lavic recommend", description, _add_options, needs)
     if task.adapter is None:
         task.adapter = Path(options.trainer.get("default_root_dir") or "out_recommend") / BEST_ADAPTER
     if not task.adapter.is_dir():
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _add_options(parser: LightningArgumentParser) -> None:
+def _add_options(parser: OptionParser) -> None:
     parser.add_argument("--conversation", type=str, default="-", help="A text file; - reads standard input.")
     parser.add_argument("--chat", action="store_true", help="Read a conversation line by line, answering each.")
     parser.add_argument("--candidates", type=int, default=10, help="Items that retrieval picks for the model to rank.")
@@ -96,6 +99,7 @@ def _show(ranked: list[Recommended], seconds: float, as_json: bool) -> None:
         return
     table = Table("", Column("ID", no_wrap=True), "probability", "title", Column("image", overflow="fold"))
     for place, r in enumerate(ranked, 1):
-        table.add_row(str(place), r.item, f"{r.probability:.3f}", r.title, r.image or "none")
+        cells = (str(place), r.item, f"{r.probability:.3f}", r.title, r.image or "none")
+        table.add_row(*map(Text, cells))
     Console().print(table)
     print(f"latency: {seconds:.3f} s")

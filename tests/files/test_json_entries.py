@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lavic import json_entries
+from lavic.files import json_scanner
 from lavic.errors import UserError
 from lavic.files.json_entries import Entry, Malformed, read_entries, read_json
 
@@ -41,7 +41,7 @@ def test_the_shape_counts_and_not_the_name(tmp_path: Path, name: str, indent: in
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 64])
 def test_values_that_a_window_cuts_are_read_whole(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_entries, "CHUNK", chunk)
+    monkeypatch.setattr(json_scanner, "CHUNK", chunk)
     numbers = [123456, -1.5e-10, True, False, None]
     whole = {"kéy": [*numbers, "😀 \\u00e9 \t"], "z": {"y": 12}, "": "", "n": 7}
     path = tmp_path / "a.json"
