@@ -110,12 +110,12 @@ class LavicCLI(LightningCLI):
     def validate(self, **kwargs: Any) -> None:
         """Validates, and prints the metrics."""
         with explained(Path(self.trainer.default_root_dir)):
-            self._print_metrics(*self.trainer.validate(verbose=False, **kwargs))
+            self._print_metrics(*self.trainer.validate(**{**kwargs, "verbose": False}))
 
     def test(self, **kwargs: Any) -> None:
         """Tests, and prints the metrics."""
         with explained(Path(self.trainer.default_root_dir)):
-            self._print_metrics(*self.trainer.test(verbose=False, **kwargs))
+            self._print_metrics(*self.trainer.test(**{**kwargs, "verbose": False}))
 
     def predict(self, **kwargs: Any) -> None:
         """Predicts into the output directory."""

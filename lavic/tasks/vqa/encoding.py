@@ -85,7 +85,11 @@ class QuestionEncoder:
     def answer_tokens(self, answers: Sequence[str]) -> list[int]:
         """Supervised tokens of each answer, its end token among them."""
         prompt = self._rendered("question")
-        return [len(ids) - start for ids, start in self._joined([prompt] * len(answers), answers)]
+        counts: list[int] = []
+        for begin in range(0, len(answers), BLOCK):
+            block = answers[begin : begin + BLOCK]
+            counts += [len(ids) - start for ids, start in self._joined([prompt] * len(block), block)]
+        return counts
 
     def batch(
         self,
@@ -131,19 +135,13 @@ class QuestionEncoder:
 
     def _joined(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], int]]:
         """The tokens of each prompt and its answer as one text, with the end token, and the answer's first."""
+        pairs = zip(prompts, answers, strict=True)
+        texts = [prompt + self.between + self._cleaned(answer).strip() for prompt, answer in pairs]
+        encoding = self.tokenizer(texts, return_offsets_mapping=True)
         joined = []
-        for begin in range(0, len(answers), BLOCK):
-            several = slice(begin, begin + BLOCK)
-            texts = [
-                prompt + self.between + self._cleaned(answer).strip()
-                for prompt, answer in zip(prompts[several], answers[several], strict=True)
-            ]
-            encoding = self.tokenizer(texts, return_offsets_mapping=True)
-            for prompt, ids, offsets in zip(
-                prompts[several], encoding["input_ids"], encoding["offset_mapping"], strict=True
-            ):
-                inside = (i for i, (first, last) in enumerate(offsets) if first >= len(prompt) and last > first)
-                joined.append(([*ids, self.end_id], next(inside, len(ids))))
+        for prompt, ids, offsets in zip(prompts, encoding["input_ids"], encoding["offset_mapping"], strict=True):
+            inside = (i for i, (first, last) in enumerate(offsets) if first >= len(prompt) and last > first)
+            joined.append(([*ids, self.end_id], next(inside, len(ids))))
         return joined
 
     def _rendered(self, turn: str, answer: str | None = None) -> str:
