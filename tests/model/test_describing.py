@@ -42,7 +42,7 @@ def pictured(number: int) -> Image.Image:
 def plain(llava: Any, prompter: Prompter, title: str, image: Image.Image, tokens: int) -> list[int]:
     """One image through transformers' own processor and `generate`."""
     inputs = prompter.processor(text=prompter.text(title), images=image, return_tensors="pt")
-    out = llava.generate(**inputs, max_new_tokens=tokens, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
+    out: list[int] = llava.generate(**inputs, max_new_tokens=tokens, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
     ends = llava.generation_config.eos_token_id
     return out[:-1] if out[-1] in ends else out
 
