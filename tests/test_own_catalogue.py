@@ -105,7 +105,8 @@ def test_the_page_leads_from_a_table_to_the_assistant(tmp_path: Path, server: st
     texts += [json.loads(line).get("image_description_llava_cleaned") for line in valid]
     held = {*described, *(item_of_image(json.loads(line)["image_name"]) for line in valid)}
     assert held == {product.asin for product in products}
-    assert sum(map(bool, texts)) == 198  # the server never gives two of the images
+    crawled = [*(tmp_path / "data/shop").glob("*_images/*.jpg")]
+    assert sum(map(bool, texts)) == len(crawled) >= 198  # the server never gives two of its images
     report = json.loads((tmp_path / "out_shop/recommendation/end_to_end.json").read_text())["all"]
     assert report["conversations"] == 8
     assert report["retrieval"]["recall@20"]["value"] > 0
