@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.json_entries import Entry, Malformed, read_entries
+from lavic.files.json_entries import Entry, Malformed, read_entries
 
 ID_FIELDS = ("asin", "parent_asin", "item_id", "product_id", "id")
 NEEDED = (

@@ -12,7 +12,7 @@ from typing import Any
 
 from lavic.errors import UserError
 from lavic.files import clean, open_utf8
-from lavic.json_entries import Malformed, read_entries
+from lavic.files.json_entries import Malformed, read_entries
 
 DELIMITERS = (",", "\t", ";", "|")
 FALLBACK = "cp1252"  # of tables that are not UTF-8: what Excel writes in the West

@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from transformers.utils import logging as transformers_logging
 
 from lavic.errors import UserError
+from lavic.files import read_text
 from lavic.model.loading import resolve_dtype
 from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
@@ -161,12 +162,12 @@ def _check_yaml(args: list[str]) -> None:
     given += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
     for path in (Path(value) for value in given if Path(value).is_file()):
         try:
-            yaml.safe_load(path.read_text(encoding="utf-8"))
+            yaml.safe_load(read_text(path))
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise UserError(f"{path} is not valid YAML in line {line} ({error.problem}); mend that line.") from None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise UserError(f"{path} is not valid YAML text in UTF-8; give a YAML file.") from None
+        except yaml.YAMLError:
+            raise UserError(f"{path} is not valid YAML text; give a YAML file.") from None
 
 
 def _writable(folder: Path) -> None:

@@ -17,6 +17,8 @@ from lavic.cost.counting import Sample, StepFlop, parameters, step_flop, trainab
 from lavic.cost.gpus import Gpu, known_gpu, named_gpu
 from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.errors import UserError
+from lavic.files import read_text
+from lavic.files.json_entries import read_json
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.loading import BaseModel, load_config
 from lavic.model.parts import TrainableParts
@@ -60,7 +62,7 @@ def main(args: list[str]) -> None:
 def default_config() -> LlavaNextConfig:
     """The default checkpoint's configuration, from this package: numbers only, no network."""
     file = Path(__file__).parents[1] / "cost" / "llava_v1_6_mistral_7b.json"
-    return LlavaNextConfig(**json.loads(file.read_text(encoding="utf-8")))
+    return LlavaNextConfig(**read_json(file))
 
 
 def read_run(paths: list[Path]) -> Run:
@@ -72,7 +74,7 @@ def read_run(paths: list[Path]) -> Run:
     whole: dict[str, Any] = {}
     for path in paths:
         try:
-            whole = _on_top(whole, yaml.safe_load(path.read_text(encoding="utf-8")))
+            whole = _on_top(whole, yaml.safe_load(read_text(path)))
         except OSError as error:
             raise UserError(f"The configuration {path} cannot be read ({error.strerror}); give another.") from None
         except (yaml.YAMLError, AttributeError) as error:

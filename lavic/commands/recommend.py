@@ -19,6 +19,7 @@ from rich.table import Column, Table
 
 from lavic.commands.options import read_options
 from lavic.errors import UserError
+from lavic.files import clean, read_text
 from lavic.retrieval.documents import Indexed
 from lavic.retrieval.scorers import Method
 from lavic.tasks.recommendation.recommender import NothingFound, Recommended, Recommender, seeker_turns
@@ -75,7 +76,7 @@ def _conversations(options: Namespace) -> Iterator[str]:
     """Texts in the published form; what a person types becomes one turn of it."""
     if not options.chat:
         given = options.conversation
-        text = sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")
+        text = read_text(sys.stdin.buffer if given == "-" else Path(given))
         if not text.strip():
             raise UserError("The conversation is empty; write what the user is looking for.")
         yield text if "<submission>" in text else seeker_turns([text])
@@ -85,7 +86,7 @@ def _conversations(options: Namespace) -> Iterator[str]:
     for line in sys.stdin:
         if not line.strip():
             return
-        turns.append(line)
+        turns.append(clean(line))
         yield seeker_turns(turns)
 
 

@@ -2,13 +2,14 @@
 
 import argparse
 import base64
-import json
 import shlex
 import time
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from lavic.files import read_text, write_text
+from lavic.files.json_entries import Entry, read_entries
 from lavic.runs.run_files import Run, find_run
 from lavic.runs.svg_chart import chart
 
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
     else:
         run = find_run(options.logs, options.run)
     output = options.output or run.directory / "report.html"
-    output.write_text(page(run), encoding="utf-8")
+    write_text(output, page(run))
     print(output)
 
 
@@ -111,8 +112,8 @@ def _samples(folder: Path) -> str:
     epochs = sorted(folder.glob("epoch_*/samples.jsonl"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
     parts = []
     for path in epochs:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        shown = "".join(_sample(json.loads(line), path.with_name(f"{k}.jpg")) for k, line in enumerate(lines))
+        samples = [line.value for line in read_entries(path) if isinstance(line, Entry)]
+        shown = "".join(_sample(sample, path.with_name(f"{k}.jpg")) for k, sample in enumerate(samples))
         name = path.parent.name.replace("_", " ")
         parts.append(f"<details{' open' if path == epochs[-1] else ''}><summary>{name}</summary>{shown}</details>")
     return "".join(parts)
@@ -135,7 +136,7 @@ def _troubles(run: Run) -> str:
 
 
 def _configuration(path: Path) -> str:
-    return f"<pre>{escape(path.read_text(encoding='utf-8'))}</pre>" if path.is_file() else ""
+    return f"<pre>{escape(read_text(path))}</pre>" if path.is_file() else ""
 
 
 def _table(rows: dict[str, Any]) -> str:

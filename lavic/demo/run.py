@@ -5,7 +5,6 @@ Every step but the drawing is the command that a user of real data types, and is
 
 import argparse
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from lavic.demo.image_server import ImageServer
 from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
 from lavic.demo.toy_llava import build
 from lavic.errors import UserError
+from lavic.files.json_entries import Entry, read_entries
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -90,7 +90,7 @@ def distil(folder: Path, seed: int, passed_on: list[str]) -> tuple[Path, Path]:
 
 def show(output: Path, run: Path, seconds: float) -> None:
     """The validations as a table, one description in words, and where the adapter is."""
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [line.value for line in read_entries(run / "metrics.jsonl") if isinstance(line, Entry)]
     validations = [event for event in events if event["event"] == "validation"]
     table = Table("epoch", "val_loss", "perplexity", "visual_gain", "gain over a blank image", title="Stage 1, demo")
     for event in validations:
@@ -98,7 +98,7 @@ def show(output: Path, run: Path, seconds: float) -> None:
         table.add_row(f"{event['epoch']:.0f}", *(f"{event[name]:.3f}" for name in names))
     console.print(table)
     samples = run / "samples" / f"epoch_{validations[-1]['epoch']:.0f}" / "samples.jsonl"
-    sample = json.loads(samples.read_text(encoding="utf-8").splitlines()[0])
+    sample = next(line.value for line in read_entries(samples) if isinstance(line, Entry))
     console.print(f"[bold]{sample['image']}[/] ({sample['title']})")
     console.print(f"  target     {sample['target']}\n  generated  {sample['generated']}\n")
     losses = [event["val_loss"] for event in validations]

@@ -4,7 +4,6 @@ The wishes are about what the images show ("something red with stripes"), and th
 titles do not help: without the right images a model can only guess.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from lavic.errors import UserError
 from lavic.evaluation.ranking import Interval
+from lavic.files.json_entries import read_json
 
 INDEXED = ("titles", "both")  # what of the catalogue's 200 items is searched for ten candidates
 
@@ -86,7 +86,7 @@ def show_recommendation(output: Path, console: Console, seconds: float) -> None:
     Raises:
         UserError: the model with images is not clearly above its controls, or a constrained answer is no candidate.
     """
-    overall = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["groups"]["all"]["overall"]
+    overall = read_json(output / "metrics.json")["groups"]["all"]["overall"]
     ways: dict[str, dict[str, Any]] = overall["ways"]
     hits = {way: Interval(**metrics["hit_ratio@1"]) for way, metrics in ways.items()}
     title = f"Stage 2, demo: {overall['conversations']} test conversations, 10 candidates each"

@@ -1,6 +1,5 @@
 """What a `test` has written, row by row, as one metric's numerator and denominator: what two runs are compared on."""
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from lavic.errors import UserError
 from lavic.evaluation.exact_match import exact_match, token_f1
 from lavic.evaluation.ranking import Prediction, by_score, columns_of
 from lavic.evaluation.threads import thread_of
+from lavic.files.json_entries import Entry, read_entries
 
 RECOMMENDED = "test_results_*.jsonl"
 ANSWERED = "evaluation_results/detailed_results.jsonl"
@@ -120,5 +120,4 @@ def _answers(path: Path, metric: str) -> Iterator[TestedRow]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file that `test` wrote."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    return [entry.value for entry in read_entries(path) if isinstance(entry, Entry)]

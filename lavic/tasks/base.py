@@ -32,6 +32,7 @@ from lavic.model.speedups import Speedups, speed_up
 from lavic.training.card import CardParts
 from lavic.training.parameter_groups import parameter_groups
 from lavic.training.protocols import TaskReport
+from lavic.training.resuming import check_identity, identity_of
 from lavic.training.strategies import check_strategy
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,14 @@ class Task(pl.LightningModule):
             f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}",
             len(lora_modules(self.model)),
         )  # fmt: skip
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning calls it before it loads the parameters, which would fail in torch's words where shapes differ.
+
+        Raises:
+            UserError: the checkpoint belongs to another run.
+        """
+        check_identity(checkpoint.get("identity", {}), identity_of(self.trainer, self))
 
     def load_processor(self) -> Any:
         """The checkpoint's processor, as this task uses it."""

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
+from lavic.files import write_text
 from lavic.model.adapters.directory import save_adapter
 from lavic.model.sharding import trainable_state
 from lavic.training.card import model_card
@@ -60,7 +61,7 @@ class BestAdapter(pl.Callback):
         output = Path(trainer.default_root_dir)
         output.mkdir(parents=True, exist_ok=True)
         epoch = trainer.current_epoch + 1
-        (output / f"val_metrics_epoch_{epoch}.txt").write_text(_as_text(metrics), encoding="utf-8")
+        write_text(output / f"val_metrics_epoch_{epoch}.txt", _as_text(metrics))
         log.info("Epoch %d: %s", epoch, report.headline_text(metrics))
         if is_best:
             folder = output / (self.name or pl_module.adapter_folder)

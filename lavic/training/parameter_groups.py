@@ -30,5 +30,6 @@ def parameter_groups(
         key = (part_lr.get(part, lr), weight_decay if parameter.ndim > 1 else 0.0)
         groups.setdefault(key, []).append(parameter)
     if unknown := sorted(set(part_lr) - parts):
-        raise UserError(f"part_lr names {unknown[0]}, of which nothing is trained; there is {', '.join(sorted(parts))}.")
+        there = ", ".join(sorted(parts))
+        raise UserError(f"part_lr names {unknown[0]}, of which nothing is trained; there is {there}.")
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]

@@ -77,7 +77,7 @@ def test_another_learning_rate_is_taken_from_the_resumed_step_on(stopped: Stoppe
     assert sorted(found) == sorted(stopped.whole)
     until = STOPPED + 1  # the loss of the first resumed step is of weights that the old rate made
     assert [found[s] for s in range(1, until + 1)] == pytest.approx([stopped.whole[s] for s in range(1, until + 1)])
-    assert found[STEPS] != pytest.approx(stopped.whole[STEPS], rel=1e-4)
+    assert found[STEPS] != pytest.approx(stopped.whole[STEPS], rel=1e-5)
     newest = max((tmp_path / "out" / "logs").glob("*/metrics.jsonl"), key=lambda path: path.parent.name)
     rates = [entry["lr"] for entry in map(json.loads, newest.read_text().splitlines()) if entry["event"] == "train"]
     assert rates == pytest.approx([0.05] * (STEPS - STOPPED))

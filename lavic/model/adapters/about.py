@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lavic.errors import UserError
+from lavic.files import write_text
+from lavic.files.json_entries import read_json
 from lavic.model.parts import HELD, Mode, TrainableParts, part_of
 
 ABOUT = "lavic.json"
@@ -34,7 +36,7 @@ class About:
 
 def write_about(folder: Path, about: About) -> None:
     """Writes `lavic.json`."""
-    (folder / ABOUT).write_text(json.dumps(asdict(about), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / ABOUT, json.dumps(asdict(about), indent=2) + "\n")
 
 
 def read_about(folder: Path) -> About | None:
@@ -47,9 +49,9 @@ def read_about(folder: Path) -> About | None:
     if not path.is_file():
         return None
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = read_json(path)
         return About(stored["task"], {part: stored["parts"][part] for part in HELD}, str(stored["base"]))
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (UserError, ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {error}); save the adapter again, or remove the file."
         ) from None

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from lavic.files import write_text
 from lavic.model.adapters.about import About, modes_of, write_about
 from lavic.model.adapters.full_parts import full_state, load_full_parts, save_full_parts
 from lavic.model.adapters.saved import WEIGHTS, Saved, read_saved
@@ -62,7 +63,7 @@ def save_adapter(
     lora = [n for n, m in unwrap(model).named_modules() if isinstance(m, LoraLayer) and adapter in m.lora_A]
     write_about(beside, About(task, modes_of(lora, full), str(unwrap(model).name_or_path)))
     processor.save_pretrained(beside)
-    (beside / "README.md").write_text(card, encoding="utf-8")
+    write_text(beside / "README.md", card)
     _make_readable(beside)
     _flush(beside)
     _put_in_place(beside, folder)

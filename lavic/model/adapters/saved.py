@@ -3,7 +3,6 @@
 PEFT itself only warns about weights that are missing or left over, and goes on with random ones.
 """
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from lavic.errors import UserError
+from lavic.files.json_entries import read_json
 from lavic.model.adapters.about import About, modes_of, read_about, require
 from lavic.model.adapters.full_parts import FULL_PARTS, full_names, weight_shapes
 from lavic.model.adapters.names import Renaming
@@ -90,9 +90,9 @@ def read_saved(llava: Llava, folder: Path, task: str | None = None, parts: Train
 def _config(folder: Path) -> LoraConfig:
     path = folder / CONFIG
     try:
-        kind = json.loads(path.read_text(encoding="utf-8"))["peft_type"]
+        kind = read_json(path)["peft_type"]
         config = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read as PEFT's ({reason}); save the adapter again.") from None
     if not isinstance(config, LoraConfig):

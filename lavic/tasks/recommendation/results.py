@@ -22,6 +22,7 @@ import numpy as np
 from lavic.catalogue.conversations import Conversation
 from lavic.evaluation.ranking import Prediction, by_score, report
 from lavic.evaluation.threads import thread_of
+from lavic.files import write_text
 
 SCORED, PER_TOKEN = "scored", "scored_per_token"
 GENERATED, CONSTRAINED, FIRST = "generated", "constrained", "first_candidate"
@@ -137,7 +138,7 @@ def write_results(
         }
         counts = {f"tokens_{name}": list(answer.tokens)} if answer.tokens else {}
         lines.append(json.dumps({**conversation.record, **said, **scores, **counts}, ensure_ascii=False) + "\n")
-    _write(folder / f"test_results_{candidates}.jsonl", "".join(lines))
+    write_text(folder / f"test_results_{candidates}.jsonl", "".join(lines))
 
     groups = {"all": list(range(len(conversations)))}
     categories = sorted({conversation.category for conversation in conversations})
@@ -152,7 +153,7 @@ def write_results(
     for group, rows in groups.items():
         reports[group]["overall"]["length_correlation"] = length_correlation([answers[i] for i in rows])
     metrics = {**run, "candidates": candidates, "categories": categories, "groups": reports}
-    _write(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     _append_summary(folder / "results_summary.csv", {**run, "candidates": candidates}, reports)
     return metrics
 
@@ -201,10 +202,4 @@ def _append_summary(path: Path, run: Mapping[str, Any], reports: Mapping[str, An
         writer = csv.DictWriter(table, header, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        _write(path, table.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+        write_text(path, table.getvalue())
