@@ -67,7 +67,7 @@ def show_whole_catalogue(output: Path, console: Console) -> None:
     )
     for indexed in INDEXED:
         path = output / f"whole_catalogue_{indexed}" / "end_to_end.json"
-        report = json.loads(path.read_text(encoding="utf-8"))["all"]
+        report = read_json(path)["all"]
         named = {"both": "titles, descriptions"}.get(indexed, indexed)
         recall = _told(report["retrieval"]["recall@10"])
         for way, metrics in report["ways"].items():
