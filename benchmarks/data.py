@@ -1,9 +1,10 @@
 """Start-up, memory and samples/s of stage 1's loading: `python -m benchmarks data`.
 
 For catalogues of growing size, in a fresh process each: the seconds from nothing to the first batch, once with every
-image still to be checked, once with the crawler's journal beside them, and once with the check remembered; a loader worker's own memory (private and written to, so
-neither what it shares with its parent nor pages of the mapped table); and samples/s with 1 and 2 workers. Items share a
-few distinct images by hard links, so that disk space stays small and every file is still opened, decoded and cut.
+image still to be checked, once with the crawler's journal beside them, and once with the check remembered; a loader
+worker's own memory (private and written to, so neither what it shares with its parent nor pages of the mapped table);
+and samples/s with 1 and 2 workers. Items share a few distinct images by hard links, so that disk space stays small and
+every file is still opened, decoded and cut.
 """
 
 import hashlib

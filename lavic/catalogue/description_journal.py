@@ -6,7 +6,7 @@ batch at most. Whoever finds that all journals together cover the file writes th
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,9 @@ def images_of(record: Record) -> list[str]:
     return [f"{record.item}_{i}.jpg" for i, image in named if isinstance(image, dict) and image.get("large")]
 
 
+_FIELDS = {field.name for field in fields(Said)}
+
+
 class Journal:
     """What all processes have said so far, and this one's file.
 
@@ -74,14 +77,10 @@ class Journal:
         said: dict[str, Said] = {}
         for path in sorted(self.folder.glob("described-*.jsonl")):
             for line in read_entries(path):
-                try:
-                    entry = Said(**line.value) if isinstance(line, Entry) else None
-                except TypeError:
-                    continue
-                if entry is None:
-                    continue
-                if entry.image not in said or said[entry.image].fault:
-                    said[entry.image] = entry
+                if isinstance(line, Entry) and isinstance(line.value, dict) and set(line.value) == _FIELDS:
+                    entry = Said(**line.value)
+                    if entry.image not in said or said[entry.image].fault:
+                        said[entry.image] = entry
         return said
 
     def open(self) -> "Journal":

@@ -19,7 +19,7 @@ from rich.text import Text
 from lavic.commands.options import OptionParser
 from lavic.demo.catalogue import sample_products, write_images, write_sample
 from lavic.demo.image_server import ImageServer
-from lavic.demo.stage2 import recommend_sample, show_recommendation
+from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
 from lavic.demo.toy_llava import build
 from lavic.errors import UserError
 from lavic.files.json_entries import Entry, read_entries
@@ -46,6 +46,7 @@ def main(args: list[str]) -> None:
     if options.stage == 2:
         _say("Stage 2: the language model learns to pick one of ten products by their five tokens")
         output = recommend_sample(folder, options.seed, _run)
+        show_whole_catalogue(output, console)
         show_recommendation(output, console, time.monotonic() - started)
         return
     crawl_sample(folder)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lavic.files import json_scanner
 from lavic.errors import UserError
+from lavic.files import json_scanner
 from lavic.files.json_entries import Entry, Malformed, read_entries, read_json
 
 RECORDS: list[dict[str, Any]] = [{"id": "A", "n": [1, 2.5, -3e5, True, None]}, {"id": "B", "text": 'é "q" \\ 😀'}]
