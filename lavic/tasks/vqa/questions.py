@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lavic.batching.left_out import LeftOut
 from lavic.catalogue.descriptions import escapes_folder
@@ -45,6 +44,7 @@ SCHEMA = pa.schema(
         ("need_external_knowledge", pa.bool_()),
         ("width", pa.int64()),  # of the image, upright, in pixels
         ("height", pa.int64()),
+        ("letters", pa.int64()),  # of question and answer: counted here, since that needs the texts' pages in memory
     ]
 )
 
@@ -104,7 +104,8 @@ class QuestionTable:
     def __getitem__(self, row: int) -> Question:
         """The question of a row, with what is known of its image if it needs that."""
         values = self.table.slice(row, 1).to_pylist()[0]
-        del values["width"], values["height"]
+        for name in ("width", "height", "letters"):
+            del values[name]
         described = self.passages.get(values["image"]) if values["need_external_knowledge"] else None
         return Question(**values, description=described)
 
@@ -124,8 +125,7 @@ class QuestionTable:
 
     def letters(self) -> npt.NDArray[np.int64]:
         """Of each question with its description and answer, which grow with its tokens: (N,)."""
-        counted = pc.add(pc.utf8_length(self.table["question"]), pc.utf8_length(self.table["answer"]))
-        lengths: npt.NDArray[np.int64] = counted.to_numpy().astype(np.int64)
+        lengths: npt.NDArray[np.int64] = self.table["letters"].to_numpy().copy()
         if self.passages:
             known = {image: len(text) for image, text in self.passages.items()}
             needs = self.table["need_external_knowledge"].to_numpy()
@@ -205,9 +205,8 @@ def write_questions(
             counts["described"] += needs and entry["image"] in passages
             texts = {name: entry[name] for name in TEXTS}
             width, height = size
-            rows.append(
-                {"sample_id": sample_id, **texts, "need_external_knowledge": needs, "width": width, "height": height}
-            )
+            measured = {"width": width, "height": height, "letters": len(texts["question"]) + len(texts["answer"])}
+            rows.append({"sample_id": sample_id, **texts, "need_external_knowledge": needs, **measured})
             if len(rows) == ROWS:
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
                 rows = []
