@@ -16,6 +16,7 @@ OWN = {  # command -> module with main(args), and what it does
     "embed": ("lavic.commands.embed", "stage 2: the CLS tokens of every catalogue image, once"),
     "retrieve": ("lavic.commands.retrieve", "stage 2: candidates for your own conversations, by BM25 or embeddings"),
     "recommend": ("lavic.commands.recommend", "stage 2: a conversation in, ranked products out"),
+    "web": ("lavic.commands.web", "the assistant in a browser, on this machine"),
 }
 
 

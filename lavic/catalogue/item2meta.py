@@ -71,7 +71,7 @@ def read_item2meta(path: Path) -> Iterator[Record | Skipped | Malformed]:
             continue
         yield from (Skipped(f"{entry.where}: {key}", "duplicate key") for key in entry.repeated)
         record = _record(entry)
-        found = found or not isinstance(record, Skipped) and isinstance(record.meta, dict | None)
+        found = found or (not isinstance(record, Skipped) and isinstance(record.meta, dict | None))
         yield record
     if not found:
         raise UserError(f"No item was found in {path}, which {_shape(first)}; {NEEDED}.")
