@@ -61,7 +61,7 @@ def crawl_with_stub(urls: int, folder: Path) -> dict[str, float]:
     processes = min(8, os.cpu_count() or 1)  # the default
     settings = Settings(source=[str(source)], out=[str(folder / "out")], decode_processes=processes)
     started = time.perf_counter()
-    status = crawl(settings, Console(file=io.StringIO()), lambda _: Stub())
+    status = crawl(settings, Console(file=io.StringIO()), Console(file=io.StringIO()), lambda _: Stub())
     seconds = time.perf_counter() - started
     assert status == 0, status
     main, largest = (

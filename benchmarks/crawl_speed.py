@@ -163,7 +163,7 @@ def run_crawl(port: int, in_flight: int, folder: Path) -> float:
         source=[str(source)], out=[str(folder / "out")], in_flight=in_flight, allow_host=[f"127.0.0.1:{port}"]
     )
     started = time.perf_counter()
-    status = crawl(settings, Console(file=io.StringIO()))
+    status = crawl(settings, Console(file=io.StringIO()), Console(file=io.StringIO()))
     seconds = time.perf_counter() - started
     if status or len(list((folder / "out").iterdir())) != IMAGES:
         raise SystemExit(f"the crawl ended with status {status}")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import get_type_hints
 
@@ -71,11 +70,16 @@ def _gather(arguments: Sequence[str]) -> list[str]:
     return others + [text for flag, values in found.items() for text in (flag, *values)]
 
 
+def _console(stderr: bool) -> Console:
+    """One that shows text as it is: paths and reasons may have [brackets] and :colons: in them."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
-    warnings.filterwarnings("ignore", module="PIL")  # about metadata of images that are fine
     try:
-        return crawl(parse(sys.argv[1:] if arguments is None else arguments), Console())
+        settings = parse(sys.argv[1:] if arguments is None else arguments)
+        return crawl(settings, _console(stderr=False), _console(stderr=True))
     except UserError as error:
         print(f"crawl: {error}", file=sys.stderr)
         return WRONG_INPUT

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ from crawl.journal import FileRow, Journal, State, Verdict
 from crawl.plan import Job, Page
 from crawl.retries import GaveUpError, Obtained, Retries
 from crawl.store import FileError, Store, Written
-from crawl.threads import ThreadPool
 from crawl.verifiers import Checked, Verifiers
 from crawl.verify import BrokenImageError
 
@@ -42,8 +42,8 @@ class Crawler:
         self._journal, self._store, self._retries, self._counts = journal, store, retries, counts
         self._verifiers, self._verify = verifiers, verify
         self._room = asyncio.Semaphore(window)
-        self._storing = ThreadPool(1, "store")
-        self._planning = ThreadPool(1, "plan")
+        self._storing = ThreadPoolExecutor(1, "store")
+        self._planning = ThreadPoolExecutor(1, "plan")
         self._jobs: set[asyncio.Task[None]] = set()
         self._on_network: set[asyncio.Task[None]] = set()
         self._finished: list[_Finished] = []
@@ -67,7 +67,7 @@ class Crawler:
         self._wake.set()
         await flushing
         for threads in (self._planning, self._storing):
-            threads.close()
+            threads.shutdown()
         if self._failure is not None:
             raise self._failure
 
@@ -88,9 +88,10 @@ class Crawler:
         def following() -> Page | None:
             return next(pages, None)
 
-        coming = asyncio.create_task(self._planning.call(following))
+        loop = asyncio.get_running_loop()
+        coming = loop.run_in_executor(self._planning, following)
         while (page := await coming) is not None:
-            coming = asyncio.create_task(self._planning.call(following))
+            coming = loop.run_in_executor(self._planning, following)
             self._counts.present += page.present
             self._counts.given_up_before += page.given_up
             for job in page.jobs:
@@ -202,7 +203,7 @@ class Crawler:
                 self._wake.clear()
             batch, self._finished = self._finished, []
             try:
-                await self._storing.call(self._flush, batch)
+                await asyncio.get_running_loop().run_in_executor(self._storing, self._flush, batch)
                 for finished in batch:
                     self._count(finished)
             except Exception as error:
@@ -217,7 +218,7 @@ class Crawler:
         for finished in batch:
             verdict = finished.verdict
             good = [file for file in finished.files if file.file_id not in failed]
-            verdict.files = [(file.file_id, file.size, file.sha256) for file in good]
+            verdict.files = [(file.file_id, file.size, file.sha256, file.mtime_ns) for file in good]
             if len(good) < len(finished.files):
                 verdict.state, verdict.reason = State.PERMANENT, "the file cannot be written under its name"
         self._journal.enter(finished.verdict for finished in batch)

@@ -1,19 +1,31 @@
 """One request, from URL to whole body or to the reason why not. Retrying is the caller's (`retries.py`)."""
 
+import asyncio
 import email.utils
+import http.client
+import re
 import socket
+import ssl
 import time
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
+from crawl import lenient
+from crawl.compression import CompressionError, Inflater, ShortError
 from crawl.safety import AllowedHosts, PublicResolver, RefusedError, check_url, parse_url
 
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
+LONGEST_HEADER = 1 << 16  # bytes of one line: some sites send policies of 10 KB and more
+MOST_HEADERS = 1000
+
+Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 
 
 class Kind(StrEnum):
@@ -77,10 +89,16 @@ class Fetcher:
     def __init__(self, rules: FetchRules, allowed: AllowedHosts) -> None:
         self._rules = rules
         self._allowed = allowed
+        self._resolver = PublicResolver(allowed)
+        self._headers = {
+            "User-Agent": rules.user_agent,
+            "Accept": "image/*,*/*;q=0.5",
+            "Accept-Encoding": "identity",
+        }
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # the host gates bound the number in flight
-                resolver=PublicResolver(allowed),
+                resolver=self._resolver,
                 ttl_dns_cache=300,
                 keepalive_timeout=30,
             ),
@@ -89,11 +107,10 @@ class Fetcher:
                 sock_connect=rules.connect_timeout,
                 sock_read=rules.silence_timeout,
             ),
-            headers={
-                "User-Agent": rules.user_agent,
-                "Accept": "image/*,*/*;q=0.5",
-                "Accept-Encoding": "identity",
-            },
+            headers=self._headers,
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # done below, under the cap on bytes
             trust_env=False,  # a proxy would look the names up itself, behind the checks' back
@@ -113,93 +130,143 @@ class Fetcher:
             if isinstance(error.os_error, RefusedError):
                 raise FetchError(str(error.os_error), Kind.REFUSED) from error
             raise FetchError("the host's name has no address", Kind.TRANSIENT, unreachable=True) from error
-        except aiohttp.ClientConnectorCertificateError as error:
+        except (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError) as error:
             raise FetchError("the TLS certificate is not valid", Kind.PERMANENT) from error
         except aiohttp.ConnectionTimeoutError as error:
             raise FetchError("no connection in time", Kind.TRANSIENT, unreachable=True) from error
-        except aiohttp.ServerTimeoutError as error:
+        except (aiohttp.ServerTimeoutError, _SilenceError) as error:
             raise FetchError("the host fell silent", Kind.TRANSIENT) from error
         except TimeoutError as error:
             raise FetchError("the time limit is spent", Kind.PERMANENT) from error
-        except aiohttp.ClientPayloadError as error:
+        except (aiohttp.ClientPayloadError, lenient.ShortBody, http.client.IncompleteRead) as error:
             raise FetchError("the body is short", Kind.TRANSIENT) from error
         except (aiohttp.ClientConnectionError, socket.gaierror, ConnectionError) as error:
             raise FetchError("the connection failed or broke", Kind.TRANSIENT, unreachable=True) from error
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise FetchError(f"not a URL that can be asked: {error}", Kind.REFUSED) from error
-        except aiohttp.ClientResponseError as error:
-            raise FetchError("the answer is not HTTP", Kind.TRANSIENT) from error
+        except http.client.HTTPException as error:
+            what = " ".join(str(error).split())[:100] or type(error).__name__
+            raise FetchError(f"the answer is not HTTP: {what}", Kind.TRANSIENT) from error
 
     async def _follow(self, text: str) -> Body:
         url = check_url(text, self._allowed)
         for _ in range(MOST_REDIRECTS + 1):
-            async with self._session.get(url, allow_redirects=False) as answer:
-                if answer.status not in REDIRECTS:
-                    return await self._read(answer)
-                try:
-                    target = url.join(parse_url(answer.headers.get("Location", "")))
-                except ValueError as error:
-                    raise FetchError("the redirect names no URL", Kind.PERMANENT, answer.status) from error
-                status = answer.status
+            answer = await self._ask(url)
+            if answer.taken is not None:
+                return Body(answer.taken.whole(), answer.status)
+            try:
+                target = url.join(parse_url(_as_written(answer.headers.get("Location", ""))))
+            except ValueError as error:
+                raise FetchError("the redirect names no URL", Kind.PERMANENT, answer.status) from error
             try:
                 url = check_url(str(target), self._allowed)
             except RefusedError as error:
-                raise FetchError(f"redirected to what is refused: {error}", Kind.REFUSED, status) from error
-        raise FetchError(f"over {MOST_REDIRECTS} redirects", Kind.PERMANENT, status)
+                raise FetchError(f"redirected to what is refused: {error}", Kind.REFUSED, answer.status) from error
+        raise FetchError(f"over {MOST_REDIRECTS} redirects", Kind.PERMANENT, answer.status)
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> Body:
-        status, cap = answer.status, self._rules.max_bytes
-        if status != 200:
+    async def _ask(self, url: URL) -> "_Answer":
+        """One answer, with its body unless it redirects."""
+        try:
+            async with self._session.get(url, allow_redirects=False) as answer:
+                found = _Answer(answer.status, answer.headers, self._rules)
+                if found.taken is not None:
+                    while part := await answer.content.readany():
+                        found.taken(part)
+                return found
+        except aiohttp.ClientResponseError:
+            return await asyncio.to_thread(self._ask_leniently, url, await self._address(url))
+
+    async def _address(self, url: URL) -> str:
+        """An address of the URL's host that may be asked."""
+        found = await self._resolver.resolve(url.host or "", url.port or 80, socket.AF_UNSPEC)
+        return found[0]["host"]
+
+    def _ask_leniently(self, url: URL, address: str) -> "_Answer":
+        rules = self._rules
+        answers: list[_Answer] = []
+
+        def accept(status: int, headers: CIMultiDict[str]) -> Callable[[bytes], None] | None:
+            answers.append(_Answer(status, headers, rules))
+            return answers[0].taken
+
+        timeouts = lenient.Timeouts(rules.connect_timeout, rules.silence_timeout, rules.total_timeout)
+        try:
+            lenient.ask(url, address, self._headers, timeouts, accept)
+        except TimeoutError as error:
+            raise _SilenceError from error
+        return answers[0]
+
+
+class _SilenceError(Exception):
+    """http.client's time-out."""
+
+
+class _Answer:
+    """Status, headers, and what takes the body: None if it redirects. Raises FetchError for what gives no body."""
+
+    def __init__(self, status: int, headers: Headers, rules: FetchRules) -> None:
+        self.status, self.headers = status, headers
+        self.taken: _Taken | None = None
+        if status in REDIRECTS:
+            return
+        if not _promises_a_whole_body(status, headers):
             transient = status in {408, 425, 429} or status >= 500
             raise FetchError(
                 f"HTTP status {status}",
                 Kind.TRANSIENT if transient else Kind.PERMANENT,
                 status,
-                retry_after_seconds(answer.headers.get("Retry-After"), answer.headers.get("Date")),
+                retry_after_seconds(headers.get("Retry-After"), headers.get("Date")),
             )
-        if not self._rules.ignore_robots_tag and forbids_training(
-            answer.headers.getall("X-Robots-Tag", []), self._rules.user_agent
-        ):
+        if not rules.ignore_robots_tag and forbids_training(headers.getall("X-Robots-Tag", []), rules.user_agent):
             raise FetchError("X-Robots-Tag forbids its use for AI", Kind.REFUSED, status)
-        if answer.content_length is not None and answer.content_length > cap:
-            raise FetchError(f"over the cap of {cap} bytes", Kind.PERMANENT, status)
-        inflate = _Inflater(answer.headers.get("Content-Encoding", ""), cap)
-        parts: list[bytes] = []
-        size = 0
-        while part := await answer.content.readany():
-            part = inflate(part)
-            size += len(part)
-            if size > cap:
-                answer.close()
-                raise FetchError(f"over the cap of {cap} bytes", Kind.PERMANENT, status)
-            parts.append(part)
-        inflate.finish()
-        return Body(parts[0] if len(parts) == 1 else b"".join(parts), status)
+        length = headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) > rules.max_bytes:
+            raise FetchError(f"over the cap of {rules.max_bytes} bytes", Kind.PERMANENT, status)
+        self.taken = _Taken(headers.getall("Content-Encoding", []), rules.max_bytes, status)
 
 
-class _Inflater:
-    """Undoes gzip and deflate, never giving more than a little over `cap` bytes for one part."""
+class _Taken:
+    """A body's parts, decompressed, up to `cap` bytes."""
 
-    def __init__(self, encoding: str, cap: int) -> None:
-        name = encoding.strip().lower()
-        if name not in {"", "identity", "gzip", "x-gzip", "deflate"}:
-            raise FetchError(f"the body has an encoding not asked for: {name[:20]}", Kind.PERMANENT, 200)
-        self._cap = cap
-        # 32: gzip's or zlib's header, whichever there is.
-        self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32) if name not in {"", "identity"} else None
+    def __init__(self, encodings: list[str], cap: int, status: int) -> None:
+        self._cap, self._status = cap, status
+        self._inflate = Inflater(encodings, cap)
+        self._parts: list[bytes] = []
+        self._size = 0
 
-    def __call__(self, part: bytes) -> bytes:
-        if self._stream is None:
-            return part
+    def __call__(self, part: bytes) -> None:
+        """Raises FetchError for what is damaged or over the cap."""
         try:
-            return self._stream.decompress(part, self._cap + 1)
-        except zlib.error as error:
-            raise FetchError("the compressed body is damaged", Kind.TRANSIENT, 200) from error
+            part = self._inflate(part)
+        except CompressionError as error:
+            raise FetchError(str(error), Kind.TRANSIENT, self._status) from error
+        self._size += len(part)
+        if self._size > self._cap:
+            raise FetchError(f"over the cap of {self._cap} bytes", Kind.PERMANENT, self._status)
+        self._parts.append(part)
 
-    def finish(self) -> None:
-        """Raises FetchError if the compressed stream has not ended."""
-        if self._stream is not None and not self._stream.eof:
-            raise FetchError("the body is short", Kind.TRANSIENT, 200)
+    def whole(self) -> bytes:
+        """The body. Raises FetchError if a compressed stream has not ended, or none can decompress it."""
+        try:
+            self._inflate.finish()
+        except ShortError as error:
+            raise FetchError("the body is short", Kind.TRANSIENT, self._status) from error
+        except CompressionError as error:
+            raise FetchError(str(error), Kind.PERMANENT, self._status) from error
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+
+def _promises_a_whole_body(status: int, headers: Headers) -> bool:
+    """Whether a status is a success with a body: any of 200 to 299, a 206 only if it holds all bytes."""
+    if status == 206:
+        first, last, size = re.findall(r"\d+", headers.get("Content-Range", "")) or ("0", "0", "1")
+        return first == "0" and int(last) + 1 == int(size)
+    return 200 <= status < 300 and status not in {204, 205}
+
+
+def _as_written(location: str) -> str:
+    """A Location header's text; bytes that are no UTF-8, which aiohttp gives as surrogates, get escapes."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", location.strip())
 
 
 def retry_after_seconds(value: str | None, date: str | None) -> float | None:

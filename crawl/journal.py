@@ -17,7 +17,7 @@ from pathlib import Path
 from crawl.errors import StorageError, UserError
 from crawl.sources import Problem, Wanted
 
-VERSION = 1
+VERSION = 2  # 1 had no `mtime_ns`, and the sides of images that EXIF turns were as stored
 
 SCHEMA = f"""
 CREATE TABLE url (
@@ -28,7 +28,7 @@ CREATE TABLE url (
     status INTEGER,                     -- HTTP, of the last answer
     reason TEXT,                        -- why there is no image
     size INTEGER,                       -- bytes of the stored file
-    width INTEGER, height INTEGER,      -- pixels
+    width INTEGER, height INTEGER,      -- pixels, upright
     sha256 BLOB,                        -- of the stored file
     time REAL                           -- unix seconds
 );
@@ -37,7 +37,8 @@ CREATE TABLE file (
     path TEXT NOT NULL UNIQUE,          -- from the journal's folder, or absolute
     url_id INTEGER NOT NULL REFERENCES url (id),
     run INTEGER NOT NULL,               -- the last run whose sources named it
-    size INTEGER, sha256 BLOB           -- of the file when it was last stored or verified
+    size INTEGER, sha256 BLOB,          -- of the file when it was last stored or verified
+    mtime_ns INTEGER                    -- its time then
 );
 CREATE INDEX file_by_url ON file (url_id);
 CREATE TABLE problem (place TEXT, reason TEXT);
@@ -78,7 +79,7 @@ class UrlRow:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of a URL in this run; `files` holds (file id, size, SHA-256) of what stands on disk now."""
+    """What became of a URL in this run; `files` holds (file id, size, SHA-256, time in ns) of what stands on disk."""
 
     url_id: int
     state: State
@@ -89,7 +90,7 @@ class Verdict:
     width: int | None = None
     height: int | None = None
     sha256: bytes | None = None
-    files: Sequence[tuple[int, int, bytes]] = ()
+    files: Sequence[tuple[int, int, bytes, int]] = ()
 
 
 class Journal:
@@ -112,12 +113,15 @@ class Journal:
                 "PRAGMA cache_size = -16000; PRAGMA journal_size_limit = 16000000;"
             )
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
+            if version not in (0, 1, VERSION):
                 raise UserError(f"The journal {path} has version {version}, not {VERSION}: use --journal.")
             self._database.execute("BEGIN IMMEDIATE")
             if version == 0:
                 for statement in SCHEMA.split(";\n"):
                     self._database.execute(statement)
+            if version == 1:
+                self._database.execute("ALTER TABLE file ADD COLUMN mtime_ns INTEGER")
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise UserError(f"Another crawl uses the journal {path}: wait for it or stop it.") from error
@@ -184,7 +188,8 @@ class Journal:
                         clashes.append(Problem(item.place, f"another URL has the file name {item.name!r}"))
                     else:
                         ask(
-                            "UPDATE file SET url_id = ?, run = ?, size = NULL, sha256 = NULL WHERE id = ?",
+                            "UPDATE file SET url_id = ?, run = ?, size = NULL, sha256 = NULL, mtime_ns = NULL"
+                            " WHERE id = ?",
                             (url_id, self.run, file[0]),
                         )
                         outdated.append(self._folder / path)
@@ -235,9 +240,10 @@ class Journal:
                             verdict.width, verdict.height, verdict.sha256, time.time(), verdict.url_id,
                         ),
                     )  # fmt: skip
-                    for file_id, size, sha256 in verdict.files:
+                    for file_id, size, sha256, mtime_ns in verdict.files:
                         self._database.execute(
-                            "UPDATE file SET size = ?, sha256 = ? WHERE id = ?", (size, sha256, file_id)
+                            "UPDATE file SET size = ?, sha256 = ?, mtime_ns = ? WHERE id = ?",
+                            (size, sha256, mtime_ns, file_id),
                         )
                 self._commit()
         except sqlite3.Error as error:

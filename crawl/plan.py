@@ -38,22 +38,22 @@ class Page:
 def scan(
     source: Source, journal: Journal, shard: tuple[int, int], first_image_only: bool, remove_outdated: bool,
     stop: threading.Event,
-) -> bool:  # fmt: skip
-    """Enter all that a source wants into the journal; False if it could not be read to its end.
+) -> str | None:  # fmt: skip
+    """Enter all that a source wants into the journal. Returns why it could not be read to its end, or gave nothing.
 
     `shard`: K and N, 1-based. `remove_outdated`: remove files whose URL has changed since they were stored.
-    Raises OSError if the source cannot be opened, StorageError.
+    Raises StorageError.
     """
     key, (part, parts) = journal.folder_key(source.out), shard
     entries = read_source(source.file, first_image_only)
-    whole = True
+    fault: str | None = None
     while not stop.is_set() and (batch := list(itertools.islice(entries, BATCH))):
         wanted: list[Wanted] = []
         problems: list[Problem] = []
         for entry in batch:
             if isinstance(entry, Problem):
                 problems.append(entry)
-                whole = whole and not entry.fatal
+                fault = entry.reason if entry.fatal else fault
             elif parts > 1 and zlib.crc32(entry.url.encode(errors="surrogatepass")) % parts != part - 1:
                 continue
             elif reason := refuse_name(entry.name) or _refuse_text(entry.url):
@@ -65,16 +65,12 @@ def scan(
         if remove_outdated:
             for path in outdated:
                 path.unlink(missing_ok=True)
-    return whole
+    return fault
 
 
 def _refuse_text(url: str) -> str | None:
-    """SQLite and sockets take Unicode only; JSON can smuggle half a surrogate pair in."""
-    try:
-        url.encode()
-    except UnicodeEncodeError:
-        return "the URL is not Unicode"
-    return None
+    """Half a surrogate pair, which JSON can smuggle in, was replaced when the file was read."""
+    return "the URL is not Unicode" if "\ufffd" in url else None
 
 
 def pages(journal: Journal, retry_failed: bool, verify: bool) -> Iterator[Page]:

@@ -65,7 +65,7 @@ async def _lines(counts: Counts, console: Console) -> None:
     rates.describe(counts)
     while True:
         await asyncio.sleep(LINE_SECONDS)
-        console.print(f"{counts.finished} of {counts.wanted}: {rates.describe(counts)}", highlight=False)
+        console.print(f"{counts.finished} of {counts.wanted}: {rates.describe(counts)}")
 
 
 def closing_table(tally: list[tuple[State, str, int]], problems: int) -> Table:

@@ -94,7 +94,7 @@ class Retries:
     @staticmethod
     def _final_kind(failure: FetchError, broken_before: bytes | None) -> Kind:
         # A host that keeps sending bodies which are no images has none: not worth another run by default.
-        whole_but_broken = broken_before is not None and failure.status == 200
+        whole_but_broken = broken_before is not None and (failure.status or 0) // 100 == 2
         return Kind.PERMANENT if whole_but_broken else failure.kind
 
     def _delay(self, failure: FetchError, counted: int) -> float:

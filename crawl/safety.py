@@ -20,6 +20,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I | re.S)
 
+_NOT_UNICODE = re.compile("[\ud800-\udfff\ufffd]")  # half a surrogate pair, or what the reader put in its place
+
 
 class RefusedError(OSError):
     """A URL or an address that must not be asked; an OSError, so that aiohttp's connector passes it on."""
@@ -38,10 +40,9 @@ def refuse_name(name: str) -> str | None:
         return "the file name is empty or ends with a dot or a space"
     if _DEVICES.fullmatch(name):
         return "the file name is a device's"
-    try:
-        length = len(name.encode())
-    except UnicodeEncodeError:
+    if _NOT_UNICODE.search(name):
         return "the file name is not Unicode"
+    length = len(name.encode())
     return f"the file name is longer than {LONGEST_NAME} bytes" if length > LONGEST_NAME else None
 
 

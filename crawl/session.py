@@ -28,6 +28,7 @@ from crawl.sources import Source
 from crawl.store import Store
 from crawl.verifiers import Verifiers
 from crawl.verify import ImageRules
+from lavic.files import writing
 
 DONE, WRONG_INPUT, TRANSIENT_LEFT, INTERRUPTED = 0, 2, 3, 130
 
@@ -43,10 +44,15 @@ def make_fetcher(settings: Settings) -> Transport:
     return Fetcher(rules, AllowedHosts(settings.allow_host))
 
 
-def crawl(settings: Settings, console: Console, make_transport: MakeTransport = make_fetcher) -> int:
-    """Run the crawler; SIGINT and SIGTERM stop it. Returns the exit status. Raises UserError."""
+def crawl(
+    settings: Settings, results: Console, notes: Console, make_transport: MakeTransport = make_fetcher
+) -> int:
+    """Run the crawler; SIGINT and SIGTERM stop it. Returns the exit status. Raises UserError.
+
+    `results` gets the closing table, `notes` progress and advice; neither may take paths for markup.
+    """
     AllowedHosts(settings.allow_host)
-    sources = _present_sources(settings, console)
+    sources = _present_sources(settings, notes)
     rules = ImageRules(settings.max_pixels, settings.max_side, settings.jpeg_quality)
     store = Store(settings.journal_path(), rules)
     folders = {source.out for source in sources} | {settings.journal_path().absolute().parent}
@@ -62,7 +68,7 @@ def crawl(settings: Settings, console: Console, make_transport: MakeTransport = 
                 store.remove_leftovers(folder)
             processes = settings.decode_processes or min(8, os.cpu_count() or 1)
             verifiers = Verifiers(settings.journal_path(), rules, processes, slots=settings.in_flight)
-        return asyncio.run(_Session(settings, console, sources, journal, store).run(make_transport, verifiers))
+        return asyncio.run(_Session(settings, results, notes, sources, journal, store).run(make_transport, verifiers))
     finally:
         gc.unfreeze()
         if verifiers is not None:
@@ -70,13 +76,17 @@ def crawl(settings: Settings, console: Console, make_transport: MakeTransport = 
         journal.close()
 
 
-def _present_sources(settings: Settings, console: Console) -> list[Source]:
+def _present_sources(settings: Settings, notes: Console) -> list[Source]:
     present = []
     for source in settings.sources():
-        if source.file.is_file():
+        if source.file.is_dir():
+            raise UserError(f"The metadata file {source.file} is a folder: give the path of a file.")
+        if source.file.exists():
             present.append(source)
+        elif settings.source:
+            raise UserError(f"There is no metadata file {source.file}: give another path by --source.")
         else:
-            console.print(f"There is no metadata file {source.file}.", highlight=False)
+            notes.print(f"There is no metadata file {source.file}.", soft_wrap=True)
     if not present:
         raise UserError("No metadata file was found: put one there, or name one by --source FILE --out DIR.")
     return present
@@ -84,9 +94,10 @@ def _present_sources(settings: Settings, console: Console) -> list[Source]:
 
 class _Session:
     def __init__(
-        self, settings: Settings, console: Console, sources: list[Source], journal: Journal, store: Store
-    ) -> None:
-        self._settings, self._console, self._sources = settings, console, sources
+        self, settings: Settings, results: Console, notes: Console, sources: list[Source], journal: Journal,
+        store: Store,
+    ) -> None:  # fmt: skip
+        self._settings, self._results, self._notes, self._sources = settings, results, notes, sources
         self._journal, self._store = journal, store
         self._counts = Counts()
         self._stop_scanning = threading.Event()
@@ -128,13 +139,13 @@ class _Session:
         settings, whole = self._settings, True
         self._journal.begin_run()
         for source in self._sources:
-            try:
-                whole &= plan.scan(
-                    source, self._journal, settings.shard_of(), settings.first_image_only,
-                    remove_outdated=not settings.dry_run, stop=self._stop_scanning,
-                )  # fmt: skip
-            except OSError as error:
-                raise UserError(f"{source.file} cannot be read: {error.strerror}.") from error
+            fault = plan.scan(
+                source, self._journal, settings.shard_of(), settings.first_image_only,
+                remove_outdated=not settings.dry_run, stop=self._stop_scanning,
+            )  # fmt: skip
+            if fault is not None:
+                self._notes.print(fault, soft_wrap=True)
+                whole = False
         return whole
 
     async def _fetch(self, make_transport: MakeTransport, verifiers: Verifiers) -> None:
@@ -150,7 +161,7 @@ class _Session:
         self._crawler = Crawler(
             self._journal, self._store, verifiers, retries, self._counts, window, settings.verify
         )
-        display = asyncio.create_task(show(self._counts, self._console))
+        display = asyncio.create_task(show(self._counts, self._notes))
         try:
             await self._crawler.run(plan.pages(self._journal, settings.retry_failed, settings.verify))
         finally:
@@ -179,7 +190,7 @@ class _Session:
         except OSError as error:
             disk_error = disk_error or StorageError(f"The failures cannot be listed: {error.strerror}.")
         problems = self._journal.count_problems()
-        self._console.print(closing_table(tally, problems))
+        self._results.print(closing_table(tally, problems))
         counts = self._counts
         self._say(
             f"{counts.fetched} images fetched ({counts.bytes / 1e6:.1f} MB) in {seconds:.1f} s,"
@@ -188,22 +199,23 @@ class _Session:
         if any(state not in (State.DONE, State.NEW) for state, _, _ in tally) or problems:
             self._say(f"What is missing and why: {self._settings.failures_path()}")
         if disk_error is not None:
-            self._say(f"{disk_error} Make room and run this again: it goes on from here.")
+            self._note(f"{disk_error} Make room and run this again: it goes on from here.")
             return TRANSIENT_LEFT
         if self._signal is not None:
-            self._say("Stopped. Run this again: it goes on from here.")
+            self._note("Stopped. Run this again: it goes on from here.")
             return 128 + self._signal
         if not whole:
-            self._say("A metadata file could not be read to its end: see the list of failures.")
+            self._note("A metadata file could not be read, or not to its end: see the list of failures.")
             return WRONG_INPUT
         return TRANSIENT_LEFT if any(state in (State.TRANSIENT, State.NEW) for state, _, _ in tally) else DONE
 
     def _say(self, sentence: str) -> None:
-        self._console.print(sentence, highlight=False, soft_wrap=True)
+        self._results.print(sentence, soft_wrap=True)
+
+    def _note(self, sentence: str) -> None:
+        self._notes.print(sentence, soft_wrap=True)
 
     def _write_failures(self, path: Path) -> None:
-        beside = path.with_name(f".{path.name}.part")
-        with beside.open("w", encoding="utf-8") as stream:
+        with writing(path) as stream:
             for record in self._journal.failures():
                 stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        beside.replace(path)

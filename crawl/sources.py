@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crawl.errors import UserError
 from lavic.catalogue.item2meta import ImageRecord, ItemRecord, Skipped, kind_of, read_item2meta
-from lavic.json_entries import Malformed
+from lavic.files.json_entries import Malformed
 
 
 @dataclass(frozen=True, slots=True)

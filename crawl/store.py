@@ -30,6 +30,7 @@ class Written:
     final: str
     size: int
     sha256: bytes
+    mtime_ns: int = 0  # the file's time of change
 
 
 class Store:
@@ -74,7 +75,7 @@ class Store:
                 name = f"{self._prefix}{self._process}-{next(self._numbers)}"
                 temporary = os.path.join(os.path.dirname(final), name)  # noqa: PTH118, PTH120
                 written.append(Written(file_id, temporary, final, len(image.data), digest))
-                _write_new(temporary, image.data)
+                written[-1].mtime_ns = _write_new(temporary, image.data)
         except OSError as error:
             self.discard(written)
             raise _storage_or_file_error(final, error) from error
@@ -87,6 +88,7 @@ class Store:
         Raises BrokenImageError, FileError, StorageError.
         """
         try:
+            mtime_ns = os.stat(path).st_mtime_ns  # noqa: PTH116
             data = Path(path).read_bytes()
             digest = hashlib.sha256(data).digest()
             try:
@@ -99,7 +101,7 @@ class Store:
         except OSError as error:
             raise _storage_or_file_error(path, error) from error
         if image.data is data:
-            return image, Written(file_id, None, path, len(data), digest)
+            return image, Written(file_id, None, path, len(data), digest, mtime_ns)
         return image, self.write(image.data, [(file_id, path)])[1][0]
 
     def copy(self, path: str, targets: Iterable[tuple[int, str]]) -> tuple[VerifiedImage, list[Written]]:
@@ -143,12 +145,14 @@ class Store:
                 Path(file.temporary).unlink(missing_ok=True)
 
 
-def _write_new(path: str, data: Bytes) -> None:
+def _write_new(path: str, data: Bytes) -> int:
+    """Returns the new file's time in nanoseconds."""
     # Without `open`'s buffers and questions to the file system: it is once an image.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         if os.write(descriptor, data) < len(data):  # a disk that is all but full
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.fstat(descriptor).st_mtime_ns
     finally:
         os.close(descriptor)
 

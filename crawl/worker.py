@@ -9,7 +9,6 @@ import mmap
 import os
 import signal
 import struct
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ class Worker:
 
 def _flat(image: VerifiedImage, files: list[Written]) -> tuple[Any, ...]:
     """What `marshal` can carry of a verified image."""
-    rows = [(file.file_id, file.temporary, file.final, file.size, file.sha256) for file in files]
+    rows = [(file.file_id, file.temporary, file.final, file.size, file.sha256, file.mtime_ns) for file in files]
     return image.width, image.height, rows
 
 
@@ -75,7 +74,6 @@ def main(journal: str, rules: tuple[int, int, int], shared_fd: int, requests: in
     if hasattr(os, "nice"):
         os.nice(NICE)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # may be sent to the whole group: the crawl closes its end
-    warnings.filterwarnings("ignore", module="PIL")  # about metadata of images that are fine
     shared = mmap.mmap(shared_fd, 0) if shared_fd >= 0 else None
     with suppress(OSError):  # the crawl has died
         Worker(Store(Path(journal), ImageRules(*rules)), shared).run(requests, answers)

@@ -1,6 +1,7 @@
 """LaViC: visually-aware conversational recommendation with LLaVA-v1.6 (Jeon et al., KDD 2025)."""
 
 import importlib
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,6 +10,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 __version__ = "0.2.0"
+
+# On some processors bitsandbytes, which PEFT imports, warns of a kernel that is not used (model/quantization.py).
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 # Modules of 0.1, so that users' YAML files and imports work for one more release (CHANGELOG.md).
 MOVED = {

@@ -10,10 +10,12 @@ token. Samples that a run would leave out or shorten (missing images, over-long 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from PIL import Image
+from torch import Tensor
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 BEFORE = (
@@ -26,7 +28,7 @@ BEFORE = (
 AFTER = "\n\nAssistant:"
 
 
-def sample_loss(model: PeftModel, processor, title: str, description: str, image: Path) -> tuple[float, int]:
+def sample_loss(model: PeftModel, processor: Any, title: str, description: str, image: Path) -> tuple[Tensor, int]:
     """Sum of the losses of one sample's supervised tokens, in nats, and their number."""
     with Image.open(image) as opened:
         pixels = processor.image_processor(images=opened.convert("RGB"), return_tensors="pt")["pixel_values"][0]
@@ -46,8 +48,8 @@ def sample_loss(model: PeftModel, processor, title: str, description: str, image
         embeddings[place] = row
     hidden = llava.model.language_model(inputs_embeds=embeddings.unsqueeze(0)).last_hidden_state[0]
     chances = llava.lm_head(hidden).double().log_softmax(-1)
-    losses = [-float(chances[place - 1, ids[place]]) for place in range(first, len(ids))]
-    return sum(losses), len(losses)
+    losses = [-chances[place - 1, ids[place]] for place in range(first, len(ids))]
+    return torch.stack(losses).sum(), len(losses)
 
 
 @torch.no_grad()
@@ -64,7 +66,7 @@ def main(base: str, adapter: str, metadata: str, images: str) -> None:
             entry["image_description_llava_cleaned"],
             Path(images) / entry["image_name"],
         )
-        loss, tokens, samples = loss + more, tokens + several, samples + 1
+        loss, tokens, samples = loss + float(more), tokens + several, samples + 1
     print(json.dumps({"val_loss": loss / tokens, "tokens": tokens, "samples": samples}))
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lavic.files import write_text
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -29,4 +31,4 @@ def reasons_text(left_out: Sequence[LeftOut]) -> str:
 def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
     """A JSON object a line; an empty file says that nothing was left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in left_out), encoding="utf-8")
+    write_text(path, "".join(json.dumps(asdict(entry)) + "\n" for entry in left_out))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.json_entries import Malformed, read_entries
+from lavic.files.json_entries import Malformed, read_entries
 
 
 @dataclass(frozen=True, slots=True)

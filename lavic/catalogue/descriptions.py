@@ -12,7 +12,7 @@ from typing import Any
 from lavic.catalogue.item2meta import ImageRecord, ItemRecord, read_item2meta
 from lavic.catalogue.item2meta import Skipped as Skipped  # for those who list what is left out
 from lavic.errors import UserError
-from lavic.json_entries import Malformed
+from lavic.files.json_entries import Malformed
 
 
 @dataclass(frozen=True, slots=True)

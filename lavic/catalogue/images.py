@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 
 RULE = 2  # how images are decoded; a new number makes tables and stores of images decoded otherwise void
 
@@ -96,7 +96,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _scale_transparent_colour(image: Image.Image) -> None:
     """Pillow scales the pixels of PNGs with 2, 4 or 16 bits a channel to 8, but not the colour that is transparent."""
     colour = image.info.get("transparency")
-    stored = image.tile[0].args if len(image.tile) == 1 else None  # how the pixels are stored, before they are loaded
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    stored = tiles[0].args if len(tiles) == 1 else None  # how the pixels are stored; known until they are loaded
     if isinstance(colour, int) and stored in ("1", "L;2", "L;4"):
         image.info["transparency"] = colour * {"1": 255, "L;2": 85, "L;4": 17}[stored]
     elif isinstance(colour, tuple) and stored == "RGB;16B":

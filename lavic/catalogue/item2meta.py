@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.json_entries import Entry, Malformed, read_entries
+from lavic.files.json_entries import Entry, Malformed, read_entries
 
 ID_FIELDS = ("asin", "parent_asin", "item_id", "product_id", "id")
 NEEDED = (
@@ -106,7 +106,8 @@ def _record(entry: Entry) -> Record | Skipped:
         return ImageRecord(entry.where, item_of_image(image), image, value)
     if item := _id(value):
         return ItemRecord(entry.where, item, value)
-    return Skipped(entry.where, "no image name" if {"image", "image_name"} & value.keys() else "no ID and no image name")
+    meant_as_image = {"image", "image_name"} & value.keys()
+    return Skipped(entry.where, "no image name" if meant_as_image else "no ID and no image name")
 
 
 def _is_record(value: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lavic.catalogue.item2meta import Skipped, item_of_image, read_item2meta
 from lavic.errors import UserError
-from lavic.json_entries import Malformed
+from lavic.files.json_entries import Malformed
 
 NO_TITLE = "No Title"  # what the published prompt says of an item without one
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp"}

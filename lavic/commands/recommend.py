@@ -13,26 +13,28 @@ from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
-from lavic.commands.options import read_options
+from lavic.commands.options import OptionParser, read_task
+from lavic.commands.quiet import quieten
 from lavic.errors import UserError
+from lavic.files import clean, read_text
 from lavic.retrieval.documents import Indexed
 from lavic.retrieval.scorers import Method
-from lavic.tasks.recommendation.data import RecommendationData
+from lavic.tasks.recommendation import Recommendation, RecommendationData
 from lavic.tasks.recommendation.recommender import NothingFound, Recommended, Recommender, seeker_turns
-from lavic.tasks.recommendation.task import Recommendation
 
 BEST_ADAPTER = "recommendation_lora_adapter_best"
 
 
 def main(argv: list[str]) -> int:
     """The command line: stage 2's YAML file, and where the conversation comes from."""
-    task, data, options = read_options(
-        argv, "python -m lavic recommend", "Recommends products of a catalogue to a conversation.", _add_options
-    )
+    quieten()
+    needs = (Recommendation, RecommendationData)
+    description = "Recommends products of a catalogue to a conversation."
+    task, data, options = read_task(argv, "python -m lavic recommend", description, _add_options, needs)
     if not options.chat and options.conversation != "-" and not Path(options.conversation).is_file():
         raise UserError(f"The conversation file {options.conversation} does not exist; give a text file, or - .")
     recommender = load_recommender(task, data, options)
@@ -66,7 +68,7 @@ def load_recommender(task: Recommendation, data: RecommendationData, options: Na
     return Recommender(task, data, options.candidates, device, options.index, options.method, options.embedding_model)
 
 
-def add_retrieval_options(parser: LightningArgumentParser) -> None:
+def add_retrieval_options(parser: OptionParser) -> None:
     """How candidates are found, for every command that ranks a catalogue."""
     parser.add_argument("--candidates", type=int, default=10, help="Items that retrieval picks for the model to rank.")
     parser.add_argument("--index", type=Indexed, default="both", help="What of an item is searched.")
@@ -76,7 +78,7 @@ def add_retrieval_options(parser: LightningArgumentParser) -> None:
     )
 
 
-def _add_options(parser: LightningArgumentParser) -> None:
+def _add_options(parser: OptionParser) -> None:
     parser.add_argument("--conversation", type=str, default="-", help="A text file; - reads standard input.")
     parser.add_argument("--chat", action="store_true", help="Read a conversation line by line, answering each.")
     add_retrieval_options(parser)
@@ -89,7 +91,7 @@ def _conversations(options: Namespace) -> Iterator[str]:
     """Texts in the published form; what a person types becomes one turn of it."""
     if not options.chat:
         given = options.conversation
-        text = sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")
+        text = read_text(sys.stdin.buffer if given == "-" else Path(given))
         if not text.strip():
             raise UserError("The conversation is empty; write what the user is looking for.")
         yield text if "<submission>" in text else seeker_turns([text])
@@ -99,7 +101,7 @@ def _conversations(options: Namespace) -> Iterator[str]:
     for line in sys.stdin:
         if not line.strip():
             return
-        turns.append(line)
+        turns.append(clean(line))
         yield seeker_turns(turns)
 
 
@@ -109,6 +111,7 @@ def _show(ranked: list[Recommended], seconds: float, as_json: bool) -> None:
         return
     table = Table("", Column("ID", no_wrap=True), "probability", "title", Column("image", overflow="fold"))
     for place, r in enumerate(ranked, 1):
-        table.add_row(str(place), r.item, f"{r.probability:.3f}", r.title, r.image or "none")
+        cells = (str(place), r.item, f"{r.probability:.3f}", r.title, r.image or "none")
+        table.add_row(*map(Text, cells))
     Console().print(table)
     print(f"latency: {seconds:.3f} s")

@@ -8,15 +8,16 @@ ground truth is looked at only afterwards, for the recall that is printed.
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lavic.catalogue.items import read_items
-from lavic.commands.fit import Parser
+from lavic.commands.options import OptionParser
 from lavic.errors import UserError
+from lavic.files import writing
+from lavic.files.json_entries import Malformed, read_entries
 from lavic.retrieval.documents import Indexed, item_documents
 from lavic.retrieval.scorers import Method, make_scorer, without_markup
 
@@ -63,20 +64,15 @@ def retrieve(
     recall = _Recall()
     found_fewer = found_none = 0
     output.parent.mkdir(parents=True, exist_ok=True)
-    beside = output.with_name(f"{output.name}.{os.getpid()}.partial")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            for batch in _batches(_records(conversations), BATCH):
-                queries = [without_markup(record["context"]) for record in batch]
-                for record, found in zip(batch, scorer.search(queries, k), strict=True):
-                    candidates = [ids[place] for place, _ in found]
-                    file.write(json.dumps(record | {field: candidates}, ensure_ascii=False) + "\n")
-                    recall.count(candidates, record.get("gt_items") or [])
-                    found_fewer += len(candidates) < k
-                    found_none += not candidates
-        beside.replace(output)
-    finally:
-        beside.unlink(missing_ok=True)
+    with writing(output) as file:
+        for batch in _batches(_records(conversations), BATCH):
+            queries = [without_markup(record["context"]) for record in batch]
+            for record, found in zip(batch, scorer.search(queries, k), strict=True):
+                candidates = [ids[place] for place, _ in found]
+                file.write(json.dumps(record | {field: candidates}, ensure_ascii=False) + "\n")
+                recall.count(candidates, record.get("gt_items") or [])
+                found_fewer += len(candidates) < k
+                found_none += not candidates
     print(f"{recall.conversations} conversations x {k} of {len(ids)} items -> {field} in {output}")
     if found_none:
         log.warning(
@@ -113,17 +109,16 @@ class _Recall:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                raise UserError(f"Line {number} of {path} is not valid JSON; mend or remove it.") from None
-            if not isinstance(record, dict) or not isinstance(record.get("context"), str):
-                raise UserError(f'Line {number} of {path} has no "context" text; mend or remove it.')
-            yield record
+    found = False
+    for entry in read_entries(path):
+        if isinstance(entry, Malformed):
+            raise UserError(f"{entry.where.capitalize()} of {path} is {entry.reason}; mend or remove it.")
+        if not isinstance(entry.value, dict) or not isinstance(entry.value.get("context"), str):
+            raise UserError(f'{entry.where.capitalize()} of {path} has no "context" text; mend or remove it.')
+        found = True
+        yield entry.value
+    if not found:
+        raise UserError(f"No conversation is in {path}; give a file with a \"context\" in every line.")
 
 
 def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -134,10 +129,10 @@ def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict
 
 def main(argv: list[str]) -> int:
     """The command line; see `retrieve` for the options."""
-    parser = Parser(prog="python -m lavic retrieve", description="Builds candidates for conversations.")
+    parser = OptionParser(prog="python -m lavic retrieve", description="Builds candidates for conversations.")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_function_arguments(retrieve, fail_untyped=False)
-    values = retrieve(**{k: v for k, v in parser.parse_args(argv).as_dict().items() if k != "config"})
+    values = retrieve(**{k: v for k, v in parser.parse(argv).as_dict().items() if k != "config"})
     for metric, value in values.items():
         print(f"{metric}: {value:.4f}")
     if not values:

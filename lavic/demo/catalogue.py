@@ -9,6 +9,7 @@ from pathlib import Path
 from lavic.demo.conversations import make_conversations
 from lavic.demo.drawing import draw
 from lavic.demo.products import Product, make_products
+from lavic.files import write_text
 
 PER_KIND = 40
 TRAIN_PER_KIND = 28
@@ -42,7 +43,7 @@ def write_sample(folder: Path, base_url: str = BASE_URL, seed: int = 0) -> None:
     entries += _faulty_entries(train, base_url)
     lines = (f"{json.dumps(asin)}: {json.dumps(entry)}" for asin, entry in entries)
     # Not json.dumps of a dict, which cannot repeat an item.
-    (folder / "item2meta_train.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_text(folder / "item2meta_train.json", "{\n" + ",\n".join(lines) + "\n}\n")
     _write_lines(
         folder / "item2meta_valid.jsonl",
         (
@@ -96,4 +97,4 @@ def _faulty_entries(train: list[Product], base_url: str) -> list[tuple[str, dict
 
 
 def _write_lines(path: Path, records: Iterable[object]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))

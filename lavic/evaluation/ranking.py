@@ -1,7 +1,7 @@
 """Stage 2's numbers: what share of the conversations got the right item, and how sure that share is.
 
-Every metric is a ratio of two sums over conversations (numerator, denominator), so one bootstrap over
-conversations serves them all. Definitions:
+Every metric is a ratio of two sums over conversations (numerator, denominator), so one bootstrap over the threads that
+they were taken from serves them all (`lavic/evaluation/intervals.py`). Definitions:
 
 - `hit_ratio@1`: the named item is one of the conversation's ground truths; a conversation counts once.
 - `recall@1_micro`: the original's Recall@1: pooled over (conversation, ground truth) pairs, a repeated
@@ -9,78 +9,74 @@ conversations serves them all. Definitions:
 - `valid_ratio`: the named item is one of the candidates.
 - `hit_ratio@3/5`, `mrr`: by the rank of the best ground truth when the candidates are sorted by the model's
   likelihood. Ties and scores that are not finite count against the model.
+- `ndcg`: over all candidates, by the ranks of all distinct ground truths, each worth 1 / log2(1 + rank); the ideal
+  holds every one of them, also those that are no candidate.
 """
 
 import math
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lavic.evaluation.intervals import RESAMPLES, Floats, intervals
+from lavic.evaluation.intervals import Interval as Interval
+from lavic.evaluation.item_ids import named_item as named_item  # `lavic.metrics.named_item` of 0.1 resolves here
 
 TOP_KS = (3, 5)
-_WORD = re.compile(r"[^\s\"'`,;:!?()\[\]{}<>*]+")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A conversation's outcome. `named` is the item that was recommended, if any; `scores` holds one
-    log-likelihood (nats) a candidate, or nothing when the candidates were not scored."""
+    """A conversation's outcome.
+
+    Attributes:
+        candidates: the IDs to choose from.
+        gt_items: the right ones; may repeat an ID.
+        named: the item that was recommended, if any.
+        scores: one a candidate, the likeliest highest; nothing when the candidates were not scored.
+        thread: what the conversation was taken from; intervals draw whole threads. Null: it stands for itself.
+    """
 
     candidates: tuple[str, ...]
     gt_items: tuple[str, ...]
     named: str | None
     scores: tuple[float, ...] | None = None
+    thread: str | None = None
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A value and its 95% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def apart_from(self, other: "Interval") -> bool:
-        """Whether the two intervals do not overlap."""
-        return self.low > other.high or other.low > self.high
-
-
-def named_item(text: str, candidates: Collection[str], catalogue: Collection[str] = ()) -> str | None:
-    """The first item ID in a generated text, whatever IDs look like: one of the candidates, or else of the
-    catalogue, standing by itself (not within a longer run of letters and digits)."""
-    found: list[tuple[int, int, str]] = []
-    if candidates:
-        longest_first = sorted(candidates, key=len, reverse=True)
-        pattern = rf"(?<![^\W_])(?:{'|'.join(map(re.escape, longest_first))})(?![^\W_])"
-        found += [(match.start(), 0, match.group()) for match in re.finditer(pattern, text)][:1]
-    for match in _WORD.finditer(text):
-        word = match.group().strip(".-_/")
-        if word in catalogue:
-            found.append((match.start(), 1, word))
-            break
-    return min(found)[2] if found else None
-
-
-def by_score(candidates: Sequence[str], gt_items: Sequence[str], scores: Sequence[float]) -> Prediction:
+def by_score(
+    candidates: Sequence[str], gt_items: Sequence[str], scores: Sequence[float], thread: str | None = None
+) -> Prediction:
     """The prediction that names the candidate of the highest score."""
     best = max(range(len(candidates)), key=lambda i: (not math.isnan(scores[i]), scores[i]))
-    return Prediction(tuple(candidates), tuple(gt_items), candidates[best], tuple(scores))
+    return Prediction(tuple(candidates), tuple(gt_items), candidates[best], tuple(scores), thread)
+
+
+def ranks_of_truths(prediction: Prediction) -> list[float]:
+    """1-based rank of every distinct ground truth by score, the best first; infinite for one that is no candidate or
+    whose score is not finite. Items of equal score, or of none, stand before a truth."""
+    truths = set(prediction.gt_items)
+    if prediction.scores is None:
+        return [math.inf] * len(truths)
+    scored = list(zip(prediction.candidates, prediction.scores, strict=True))
+    placed = sorted((score for item, score in scored if item in truths and math.isfinite(score)), reverse=True)
+    others = [score for item, score in scored if item not in truths]
+    ranks = [place + sum(not other < score for other in others) for place, score in enumerate(placed, 1)]
+    return [*ranks, *[math.inf] * (len(truths) - len(ranks))]
 
 
 def rank_of_truth(prediction: Prediction) -> float:
-    """1-based rank of the best-placed ground truth by score; infinite when no candidate is one, or its score
-    is not finite."""
-    if prediction.scores is None:
-        return math.inf
-    scored = list(zip(prediction.candidates, prediction.scores, strict=True))
-    truths = [score for item, score in scored if item in prediction.gt_items and math.isfinite(score)]
-    if not truths:
-        return math.inf
-    others = (score for item, score in scored if item not in prediction.gt_items)
-    return 1 + sum(not score < max(truths) for score in others)
+    """1-based rank of the best-placed ground truth; infinite when there is none."""
+    return min(ranks_of_truths(prediction), default=math.inf)
+
+
+def ndcg(prediction: Prediction) -> float:
+    """Normalised discounted cumulative gain with a gain of 1 for every distinct ground truth; 0 without one."""
+    ranks = ranks_of_truths(prediction)
+    ideal = sum(1 / math.log2(1 + place) for place in range(1, len(ranks) + 1))
+    return sum(1 / math.log2(1 + rank) for rank in ranks) / ideal if ranks else 0.0
 
 
 def ceilings(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -94,18 +90,14 @@ def ceilings(predictions: Sequence[Prediction]) -> dict[str, float]:
     }
 
 
-def evaluate(predictions: Sequence[Prediction], resamples: int = 2000, seed: int = 42) -> dict[str, Interval]:
-    """Every metric with its interval: the 2.5th and 97.5th percentile over `resamples` samples of as many
-    conversations, drawn with replacement (Efron's percentile bootstrap). Empty for no predictions."""
-    if not predictions:
-        return {}
-    columns = _columns(predictions)
-    numerators = np.array([numerator for numerator, _ in columns.values()]).T
-    denominators = np.array([denominator for _, denominator in columns.values()]).T
-    values = numerators.sum(0) / denominators.sum(0)
-    draws = _bootstrap(numerators, denominators, resamples, seed)
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    return {name: Interval(float(values[i]), float(low[i]), float(high[i])) for i, name in enumerate(columns)}
+def evaluate(predictions: Sequence[Prediction], resamples: int = RESAMPLES, seed: int = 42) -> dict[str, Interval]:
+    """Every metric with its interval over threads; empty for no predictions."""
+    return intervals(columns_of(predictions), threads_of(predictions), resamples, seed) if predictions else {}
+
+
+def threads_of(predictions: Sequence[Prediction]) -> list[Hashable]:
+    """What each prediction belongs to."""
+    return [row if p.thread is None else p.thread for row, p in enumerate(predictions)]
 
 
 def report(ways: Mapping[str, Sequence[Prediction]], seed: int = 42) -> dict[str, Any]:
@@ -114,9 +106,7 @@ def report(ways: Mapping[str, Sequence[Prediction]], seed: int = 42) -> dict[str
     conversations; those without a ground truth have no right answer and are left out."""
     groups = {
         "overall": {way: [p for p in predictions if p.gt_items] for way, predictions in ways.items()},
-        "multi_truth": {
-            way: [p for p in predictions if len(set(p.gt_items)) > 1] for way, predictions in ways.items()
-        },
+        "multi_truth": {way: [p for p in predictions if len(set(p.gt_items)) > 1] for way, predictions in ways.items()},
     }
     reports = {}
     for group, chosen in groups.items():
@@ -127,13 +117,14 @@ def report(ways: Mapping[str, Sequence[Prediction]], seed: int = 42) -> dict[str
         }
         reports[group] = {
             "conversations": len(some),
+            "threads": len(set(threads_of(some))),
             "ceilings": ceilings(some) if some else {},
             "ways": metrics,
         }
     return reports
 
 
-def _columns(predictions: Sequence[Prediction]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def columns_of(predictions: Sequence[Prediction]) -> dict[str, tuple[Floats, Floats]]:
     """Each metric's numerator and denominator by conversation, two arrays of shape (N,)."""
     ones = np.ones(len(predictions))
     pairs = np.array([len(p.gt_items) for p in predictions], dtype=np.float64)
@@ -148,20 +139,5 @@ def _columns(predictions: Sequence[Prediction]) -> dict[str, tuple[NDArray[np.fl
         ranks = np.array([rank_of_truth(p) for p in predictions])
         columns |= {f"hit_ratio@{k}": ((ranks <= k).astype(np.float64), ones) for k in TOP_KS}
         columns["mrr"] = (1 / ranks, ones)
+        columns["ndcg"] = (np.array([ndcg(p) for p in predictions]), ones)
     return columns
-
-
-def _bootstrap(
-    numerators: NDArray[np.float64], denominators: NDArray[np.float64], resamples: int, seed: int
-) -> NDArray[np.float64]:
-    """(resamples, metrics): each metric over each resample. A resample is kept as how often it holds each
-    conversation, so its sums are one matrix product; blocks keep the counts under some 32 MB."""
-    rng = np.random.default_rng(seed)
-    size = len(numerators)
-    blocks = []
-    for start in range(0, resamples, block := max(1, 4_000_000 // size)):
-        rows = min(block, resamples - start)
-        picks = rng.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
-        counts = np.bincount(picks.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
-        blocks.append((counts @ numerators) / (counts @ denominators))
-    return np.concatenate(blocks)

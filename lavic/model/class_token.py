@@ -59,6 +59,11 @@ def last_layer(vision_tower: nn.Module) -> CLIPEncoderLayer:
     return layers[-1]
 
 
+def has_class_token(vision_tower: nn.Module) -> bool:
+    """Whether the tower is CLIP, so that its first position is a class token."""
+    return any(isinstance(module, CLIPEncoderLayer) for module in vision_tower.modules())
+
+
 def keep_class_token_only(vision_tower: nn.Module, enabled: bool = True) -> None:
     """Makes the tower's `last_hidden_state` (V, 1, D): the class token, as before, and nothing else.
 

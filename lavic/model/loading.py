@@ -1,20 +1,34 @@
-"""Loads LLaVA-v1.6 from a hub name or a directory, in the dtype that the device is good at."""
+"""Loads a LLaVA from a hub name or a directory, in the dtype that the device is good at.
+
+A LLaVA is what transformers builds as LLaVA-1.5 (`llava`) or LLaVA-1.6 (`llava_next`): a vision tower, a projector and
+any language model. Which language model it is makes no difference here.
+"""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, BitsAndBytesConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+)
 
 from lavic.errors import UserError
 from lavic.model.processor import looks_like_path
+from lavic.model.quantization import keep_differentiable, nf4
 
 log = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Llava: TypeAlias = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration
+AnyLlavaConfig: TypeAlias = LlavaConfig | LlavaNextConfig
+ARCHITECTURES = {LlavaConfig: LlavaForConditionalGeneration, LlavaNextConfig: LlavaNextForConditionalGeneration}
 
 
 @dataclass
@@ -22,7 +36,7 @@ class BaseModel:
     """The checkpoint to start from, and how it is held in memory.
 
     Args:
-        name: hub name or local directory of a LLaVA-v1.6 (LLaVA-NeXT) checkpoint.
+        name: hub name or local directory of a LLaVA-v1.6 (LLaVA-NeXT) or LLaVA-1.5 checkpoint.
         dtype: of the weights; `auto` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU.
         quantization: `nf4` holds the language model's frozen weights in 4 bits (needs bitsandbytes).
     """
@@ -32,11 +46,11 @@ class BaseModel:
     quantization: Literal["none", "nf4"] = "none"
 
 
-def load_config(name: str) -> LlavaNextConfig:
+def load_config(name: str) -> AnyLlavaConfig:
     """The checkpoint's configuration, without its weights.
 
     Raises:
-        UserError: there is none under that name, or it is not a LLaVA-NeXT's.
+        UserError: there is none under that name, or it is not a LLaVA's.
     """
     if looks_like_path(name) and not Path(name).is_dir():
         raise UserError(f"The model directory {name} does not exist; give a LLaVA-v1.6 directory or a hub name.")
@@ -45,26 +59,26 @@ def load_config(name: str) -> LlavaNextConfig:
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"No model configuration could be loaded from '{name}' ({reason}).") from None
-    if not isinstance(config, LlavaNextConfig):
+    if type(config) not in ARCHITECTURES:
         raise UserError(
-            f"'{name}' is a {config.model_type} checkpoint, not llava_next; give LLaVA-v1.6,"
-            " such as llava-hf/llava-v1.6-mistral-7b-hf."
+            f"'{name}' is a {config.model_type} checkpoint, not llava_next or llava; give LLaVA-v1.6,"
+            " such as llava-hf/llava-v1.6-mistral-7b-hf, or LLaVA-1.5."
         )
     return config
 
 
-def load_llava(base: BaseModel, device: torch.device) -> LlavaNextForConditionalGeneration:
+def load_llava(base: BaseModel, device: torch.device) -> Llava:
     """Loads the weights onto `device`, in evaluation mode and frozen.
 
     Raises:
-        UserError: the checkpoint is missing, is not a LLaVA-NeXT, or lacks weights; or bitsandbytes is not installed.
+        UserError: the checkpoint is missing, is not a LLaVA, or lacks weights; or bitsandbytes is not installed.
     """
-    load_config(base.name)
+    architecture = ARCHITECTURES[type(load_config(base.name))]
     options: dict[str, Any] = {"dtype": resolve_dtype(base.dtype, device), "device_map": {"": device}}
     if base.quantization == "nf4":
-        options["quantization_config"] = _nf4(options["dtype"])
+        options["quantization_config"] = nf4(options["dtype"])
     try:
-        llava, report = LlavaNextForConditionalGeneration.from_pretrained(
+        llava, report = architecture.from_pretrained(
             base.name, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
         )
     except ImportError as error:
@@ -75,7 +89,7 @@ def load_llava(base: BaseModel, device: torch.device) -> LlavaNextForConditional
     if report["missing_keys"]:
         example = sorted(report["missing_keys"])[0]
         raise UserError(
-            f"'{base.name}' lacks {len(report['missing_keys'])} of LLaVA-NeXT's weights, {example} among them;"
+            f"'{base.name}' lacks {len(report['missing_keys'])} of its architecture's weights, {example} among them;"
             " give a whole checkpoint."
         )
     if report["mismatched_keys"]:
@@ -84,14 +98,15 @@ def load_llava(base: BaseModel, device: torch.device) -> LlavaNextForConditional
             f"The weights of '{base.name}' do not fit its config.json: {name} is {list(found)}, not {list(expected)};"
             " give a whole checkpoint."
         )
+    keep_differentiable(llava)
     llava.requires_grad_(False).eval()
     return llava
 
 
-def build_on_meta(config: LlavaNextConfig) -> LlavaNextForConditionalGeneration:
+def build_on_meta(config: AnyLlavaConfig) -> Llava:
     """The model's structure without any weight: for counting."""
     with torch.device("meta"):
-        llava = LlavaNextForConditionalGeneration(config)
+        llava = ARCHITECTURES[type(config)](config)
     return llava.requires_grad_(False)
 
 
@@ -105,20 +120,10 @@ def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
 
-def fit_embeddings(llava: LlavaNextForConditionalGeneration, vocabulary: int) -> None:
+def fit_embeddings(llava: Llava, vocabulary: int) -> None:
     """Gives every token a row of the embedding matrix; the real checkpoint has enough free ones (32,064 > 32,007)."""
     rows = llava.get_input_embeddings().weight.shape[0]
     if vocabulary > rows:
         log.warning("The embedding matrix grows from %d to %d rows for the placeholders.", rows, vocabulary)
         llava.resize_token_embeddings(vocabulary, mean_resizing=False)
         llava.requires_grad_(False)
-
-
-def _nf4(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],  # names from the root
-    )

@@ -9,7 +9,13 @@ from torch.distributed.tensor import DTensor
 
 from lavic.errors import UserError
 
-SHARDED = ("CLIPEncoderLayer", "ClassTokenEncoderLayer", "MistralDecoderLayer", "LlavaNextMultiModalProjector")
+
+def repeated_layers(part: nn.Module) -> list[nn.Module]:
+    """The layers that a vision tower or a language model repeats: the entries of its outermost lists of modules."""
+    layers: list[nn.Module] = []
+    for child in part.children():
+        layers += list(child) if isinstance(child, nn.ModuleList) else repeated_layers(child)
+    return layers
 
 
 def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
@@ -18,11 +24,24 @@ def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
     What lies between them (embeddings, norms, output head) stays whole on every process; tasks call the parts one by
     one, so there is no root whose forward would gather it.
 
+    Args:
+        model: LLaVA itself, its adapters in place; which families it is made of makes no difference.
+        mesh: of the processes.
+
     Raises:
-        UserError: something is trained that is not sharded; its gradients would differ between processes.
+        UserError: a part has no layers to shard; or something is trained that is not sharded, so that its gradients
+            would differ between processes.
     """
-    for module in [m for m in model.modules() if type(m).__name__ in SHARDED]:
-        fully_shard(module, mesh=mesh)
+    llava: Any = model
+    for part in (llava.model.vision_tower, llava.model.language_model):
+        layers = repeated_layers(part)
+        if not layers:
+            raise UserError(
+                f"FSDP2 shards repeated layers, and {type(part).__name__} has none; use --trainer.strategy ddp."
+            )
+        for layer in layers:
+            fully_shard(layer, mesh=mesh)
+    fully_shard(llava.model.multi_modal_projector, mesh=mesh)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, DTensor):
             raise UserError(

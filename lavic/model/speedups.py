@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from transformers import LlavaNextForConditionalGeneration
-
 from lavic.model.adapters.fused_lora import fuse_lora
-from lavic.model.class_token import keep_class_token_only
+from lavic.model.class_token import has_class_token, keep_class_token_only
+from lavic.model.loading import Llava
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,16 @@ PLAIN = Speedups(
 )
 
 
-def speed_up(llava: LlavaNextForConditionalGeneration, speedups: Speedups) -> None:
-    """Applies the switches that concern modules rather than a batch, in place; names of parameters do not change."""
+def speed_up(llava: Llava, speedups: Speedups) -> None:
+    """Applies the switches that concern modules rather than a batch, in place; names of parameters do not change.
+
+    The last vision layer is left whole where the tower has no class token, or where patch tokens come of that layer.
+    """
     vision_tower = llava.model.vision_tower
-    keep_class_token_only(vision_tower, speedups.class_token_only)
+    if has_class_token(vision_tower):
+        layers, read = llava.config.vision_config.num_hidden_layers, llava.config.vision_feature_layer
+        last_is_read = bool({-1, layers} & set([read] if isinstance(read, int) else read))
+        keep_class_token_only(vision_tower, speedups.class_token_only and not last_is_read)
     fuse_lora(llava, speedups.fused_lora)
     if speedups.compile_vision:
         vision_tower.compile()

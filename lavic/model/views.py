@@ -24,6 +24,11 @@ def restrict_grid(image_processor: LlavaNextImageProcessor, views: Views) -> Lla
     return image_processor
 
 
+def native_grids(side: int) -> list[list[int]]:
+    """LLaVA-1.6's grids (height, width) for views of `side` pixels: 1x2, 2x1, 2x2, 3x1 and 1x3."""
+    return [[rows * side, columns * side] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+
+
 def view_side(image_processor: LlavaNextImageProcessor) -> int:
     """Pixels of one view's side (336 in LLaVA-v1.6)."""
     return int(image_processor.crop_size["height"])

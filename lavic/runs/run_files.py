@@ -1,6 +1,5 @@
 """The files that training runs leave in `logs/`, read without PyTorch: what they say, whether a run lives."""
 
-import json
 import os
 import socket
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lavic.errors import UserError
+from lavic.files.json_entries import Entry, read_entries, read_json
 
 SILENT_SECONDS = 600  # after which a run on another host counts as stale
 
@@ -122,17 +122,15 @@ def read_run(directory: Path) -> Run:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return dict(read_json(path))
 
 
 def _read_events(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue  # the line that is being written, or that a crash cut off
+    for line in read_entries(path):
+        if isinstance(line, Entry):  # or else it is being written, or a crash cut it off
+            yield line.value
 
 
 def process_start(pid: int) -> int | None:

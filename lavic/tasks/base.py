@@ -25,13 +25,14 @@ from lavic.batching.step_plan import StepPlan
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
 from lavic.model.loading import BaseModel, fit_embeddings, load_llava
-from lavic.model.parts import count_trainable, lora_modules, unwrap
+from lavic.model.parts import count_trainable, lora_modules, trained_parameters, unwrap
 from lavic.model.processor import load_processor
 from lavic.model.sharding import shard_layers
 from lavic.model.speedups import Speedups, speed_up
 from lavic.training.card import CardParts
 from lavic.training.parameter_groups import parameter_groups
 from lavic.training.protocols import TaskReport
+from lavic.training.resuming import check_identity, identity_of
 from lavic.training.strategies import check_strategy
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,14 @@ class Task(pl.LightningModule):
             len(lora_modules(self.model)),
         )  # fmt: skip
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning calls it before it loads the parameters, which would fail in torch's words where shapes differ.
+
+        Raises:
+            UserError: the checkpoint belongs to another run.
+        """
+        check_identity(checkpoint.get("identity", {}), identity_of(self.trainer, self))
+
     def load_processor(self) -> Any:
         """The checkpoint's processor, as this task uses it."""
         return load_processor(self.base.name)
@@ -150,7 +159,7 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what is trained, in groups by learning rate and weight decay, and its schedule."""
-        groups = parameter_groups(self, self.lr, self.weight_decay, self.part_lr)
+        groups = parameter_groups(trained_parameters(self.model), self.lr, self.weight_decay, self.part_lr)
         make = self.make_optimizer or torch.optim.AdamW
         optimizer = make(groups)
         self.configured_rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]

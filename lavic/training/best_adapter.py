@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
+from lavic.files import write_text
 from lavic.model.adapters.directory import save_adapter
 from lavic.model.sharding import trainable_state
 from lavic.training.card import model_card
@@ -60,7 +61,7 @@ class BestAdapter(pl.Callback):
         output = Path(trainer.default_root_dir)
         output.mkdir(parents=True, exist_ok=True)
         epoch = trainer.current_epoch + 1
-        (output / f"val_metrics_epoch_{epoch}.txt").write_text(_as_text(metrics), encoding="utf-8")
+        write_text(output / f"val_metrics_epoch_{epoch}.txt", _as_text(metrics))
         log.info("Epoch %d: %s", epoch, report.headline_text(metrics))
         if is_best:
             folder = output / (self.name or pl_module.adapter_folder)
@@ -71,7 +72,8 @@ class BestAdapter(pl.Callback):
 
     def _save(self, trainer: Any, task: Any, folder: Path, metrics: dict[str, float]) -> None:
         card = model_card(task, trainer.datamodule, metrics)
-        save_adapter(task.model, trainer.datamodule.processor, folder, card, task.adapter_name, state=self._state)
+        processor, state, name = trainer.datamodule.processor, self._state, report_of(task).task
+        save_adapter(task.model, processor, folder, card, task.adapter_name, state=state, task=name)
 
 
 def _as_text(metrics: dict[str, float]) -> str:

@@ -5,7 +5,6 @@ Where in an epoch a run stands is written by `position.py`; whether a run may go
 
 import io
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lavic.errors import UserError
+from lavic.files import writing_bytes
 from lavic.training.interruption import ControlGroup, SignalFlag, stop_now
 from lavic.training.position import AFTER_STEP, AFTER_VALIDATION, BEFORE_VALIDATION, recount, write_position
 from lavic.training.resuming import LAST, check_identity, check_parameters, identity_of, trainable_names
@@ -30,21 +30,11 @@ class WholeFileIO(TorchCheckpointIO):
     """Writes beside, syncs and renames: a reader sees the old file or the new one. Reads data only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".partial")
         buffer = io.BytesIO()  # torch.save would hide the system's error behind its own
         torch.save(checkpoint, buffer)
-        try:
-            with beside.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)  # gives a full disk its room back
-            raise
-        sync_directory(path.parent)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with writing_bytes(Path(path)) as file:
+            file.write(buffer.getbuffer())
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
@@ -55,15 +45,6 @@ class WholeFileIO(TorchCheckpointIO):
             raise UserError(
                 f"{path} cannot be read as a checkpoint ({type(error).__name__}); remove it to start afresh."
             ) from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes a rename in it survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def checkpoint_to_resume(output_dir: Path, resume: bool) -> Path | None:

@@ -1,30 +1,35 @@
 """Which parameters an optimizer steps at which learning rate, and which of them it decays."""
 
-import torch
+from collections.abc import Iterable, Mapping
+
+from torch import nn
 
 from lavic.errors import UserError
-from lavic.model.parts import part_of
 
 
 def parameter_groups(
-    module: torch.nn.Module, lr: float, weight_decay: float, part_lr: dict[str, float]
+    trained: Iterable[tuple[str, nn.Parameter, str]], lr: float, weight_decay: float, part_lr: Mapping[str, float]
 ) -> list[dict[str, object]]:
     """The trainable parameters in groups of one learning rate and one weight decay, in the model's order.
 
     Biases and norms, which have fewer than two dimensions, are never decayed.
 
+    Args:
+        trained: name, parameter and part of each.
+        lr: the learning rate.
+        weight_decay: the weight decay.
+        part_lr: learning rates of parts that have their own.
+
     Raises:
         UserError: a learning rate is given for a part of which nothing is trained.
     """
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    trained: set[str] = set()
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        part = part_of(name)
-        trained.add(part)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    parts: set[str] = set()
+    for _, parameter, part in trained:
+        parts.add(part)
         key = (part_lr.get(part, lr), weight_decay if parameter.ndim > 1 else 0.0)
         groups.setdefault(key, []).append(parameter)
-    if unknown := sorted(set(part_lr) - trained):
-        raise UserError(f"part_lr names {unknown[0]}, of which nothing is trained; there is {', '.join(trained)}.")
+    if unknown := sorted(set(part_lr) - parts):
+        there = ", ".join(sorted(parts))
+        raise UserError(f"part_lr names {unknown[0]}, of which nothing is trained; there is {there}.")
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]

@@ -1,6 +1,9 @@
 """Whether a run may go on from a checkpoint: what the checkpoint depends on must be what it was."""
 
+import os
 from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +12,7 @@ import torch
 from lavic.errors import UserError
 
 LAST = "last.ckpt"
+ENDS = 65536  # bytes of a weight file's ends that are compared
 WAY_OUT = "resume with the same, or start afresh without --resume"
 SMALLER_BATCHES = (
     "resume with the same product of data.init_args.batch_size, trainer.accumulate_grad_batches and the number of"
@@ -26,10 +30,24 @@ def identity_of(trainer: pl.Trainer, module: Any) -> dict[str, Any]:
         identity["accumulate_grad_batches"] = trainer.accumulate_grad_batches
     if hasattr(module, "base"):
         identity["base model"] = module.base.name
+        identity["base model's weights"] = weights_hash(Path(module.base.name))
     configs = getattr(getattr(module, "model", None), "peft_config", {})
     if config := configs.get(getattr(module, "adapter_name", "default")):
         identity["LoRA (r, alpha)"] = [config.r, config.lora_alpha]
     return identity
+
+
+def weights_hash(folder: Path) -> str:
+    """Of the sizes and both ends of a local checkpoint's weight files; "" for a name of the hub."""
+    digest = sha256()
+    for path in (files := sorted(folder.glob("*.safetensors"))):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(f"{path.name} {size}".encode())
+            for place in (0, max(0, size - ENDS)):
+                file.seek(place)
+                digest.update(file.read(ENDS))
+    return digest.hexdigest()[:16] if files else ""
 
 
 def check_identity(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lavic.batching.left_out import reasons
+from lavic.files import write_text
 from lavic.runs.run_files import process_start
 from lavic.training.protocols import report_of
 from lavic.training.text_log import STEPS
@@ -113,10 +114,7 @@ class RunLog(Callback):
             "trainable_parameters": None,
             **known_later,
         }
-        path = self.directory / "run.json"
-        beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps(run, indent=1), encoding="utf-8")
-        beside.replace(path)
+        write_text(self.directory / "run.json", json.dumps(run, indent=1))
 
     # -- the run
     # ---------------------------------------------------------------------------------------------------

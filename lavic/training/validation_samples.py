@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
 from torch import Tensor
 
+from lavic.files import write_text
 from lavic.training.protocols import ShownSample, ShowsSamples
 
 WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others would wait in a collective
@@ -50,7 +51,7 @@ class ValidationSamples(pl.Callback):
             rows.append({**sample.fields, "target": sample.target, "generated": generated})
             _to_tensorboard(trainer, k, sample, generated)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / "samples.jsonl").write_text(lines, encoding="utf-8")
+        write_text(folder / "samples.jsonl", lines)
 
 
 def _image(pixels: Tensor) -> Image.Image:

@@ -1,7 +1,6 @@
 """The assistant's tab: the conversation at the left, product cards at the right, a turn at a time."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypedDict
@@ -11,10 +10,10 @@ import gradio as gr
 from lavic.errors import UserError
 from lavic.tasks.recommendation.recommender import Recommended, seeker_turns
 from lavic.web.cards import cards
+from lavic.web.messages import Message, message, sent, turn
 
 LONGEST_TURN = 2000  # letters
 WELCOME = "What are you looking for? Describe it, or attach an image of something like it."
-Message = dict[str, Any]
 
 
 class Ranks(Protocol):
@@ -53,20 +52,17 @@ class Assistant:
 
         What is wrong with a turn is said in the conversation, and the turn is not part of the wish.
         """
-        text = str((said or {}).get("text") or "").strip()
-        files = list((said or {}).get("files") or ())
-        shown = [*history, *({"role": "user", "content": {"path": path}} for path in files)]
-        if text:
-            shown.append(_message("user", text))
+        text, files = sent(said)
+        shown = [*history, *turn(text, files)]
         try:
             wish, products = self._next(text, files, wish)
         except UserError as error:
-            return None, [*shown, _message("assistant", str(error))], wish, ""
+            return None, [*shown, message("assistant", str(error))], wish, ""
         best = products[0]
         reply = f"I would take “{best.title}” ({best.probability:.0%} among {len(products)} candidates)."
         if len(products) > 1:
             reply += " The others are beside it; tell me what should be different."
-        return None, [*shown, _message("assistant", reply)], wish, cards(products[: self.top])
+        return None, [*shown, message("assistant", reply)], wish, cards(products[: self.top])
 
     def _next(self, text: str, files: Sequence[str], wish: Wish) -> tuple[Wish, list[Recommended]]:
         if not text and not files:
@@ -81,12 +77,7 @@ class Assistant:
 
 
 def _start_anew() -> tuple[list[Message], Wish, str]:
-    return [_message("assistant", WELCOME)], _nothing_yet(), ""
-
-
-def _message(role: str, text: str) -> Message:
-    """A message whose text is shown as it is: the chat would take it for HTML."""
-    return {"role": role, "content": escape(text, quote=False)}
+    return [message("assistant", WELCOME)], _nothing_yet(), ""
 
 
 def shop_tab(assistant: Assistant, examples: Sequence[str]) -> None:
@@ -94,8 +85,9 @@ def shop_tab(assistant: Assistant, examples: Sequence[str]) -> None:
     wish = gr.State(_nothing_yet())
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
+            welcome: list[Any] = [message("assistant", WELCOME)]
             conversation = gr.Chatbot(
-                [_message("assistant", WELCOME)], label="Conversation", height=430, elem_id="conversation",
+                welcome, label="Conversation", height=430, elem_id="conversation",
                 render_markdown=False, buttons=[],
             )  # fmt: skip
             said = gr.MultimodalTextbox(

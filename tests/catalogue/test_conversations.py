@@ -31,9 +31,7 @@ def test_lines_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) 
         GOOD | {"candidates_st": ["A", "B", "A"]},
         GOOD | {"gt_items": "A"},
     ]
-    path = write(
-        tmp_path / "valid.jsonl", [*broken, "", GOOD, {k: GOOD[k] for k in ("context", "candidates_st")}]
-    )
+    path = write(tmp_path / "valid.jsonl", [*broken, "", GOOD, {k: GOOD[k] for k in ("context", "candidates_st")}])
     entries = list(read_conversations(path, "candidates_st", "home"))
     assert [entry.reason for entry in entries if isinstance(entry, Fault)] == [
         "not valid JSON: Expecting property name enclosed in double quotes",

@@ -47,7 +47,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         read_items([tmp_path / "nowhere.json"])
     listed = tmp_path / "list.json"
     listed.write_text("[]")
-    with pytest.raises(UserError, match="is empty; needed is .*a list"):
+    with pytest.raises(UserError, match=r"is empty; needed is .*a list"):
         read_items([listed])
     with pytest.raises(UserError, match="images folder"):
         read_items([listed], [tmp_path / "no_images"])

@@ -73,7 +73,7 @@ def unobtainable(server: FaultServer) -> dict[str, tuple[str, str, str, int | No
         "endless": (script("/endless", reply.endless()), "permanent", "cap", 1),
         "large": (script("/large", reply.answer(body=GOOD + bytes(3_000_000))), "permanent", "cap", 1),
         "gzip-bomb": (script("/gzip-bomb", reply.gzipped(bytes(30_000_000))), "permanent", "cap", 1),
-        "brotli": (script("/br", reply.answer(body=GOOD, Content_Encoding="br")), "permanent", "encoding", 1),
+        "brotli": (script("/br", reply.answer(body=b"\x0b\x02", Content_Encoding="br")), "permanent", "encoding", 1),
         "bomb": (script("/bomb", reply.answer(body=blank_png(20_000))), "permanent", "pixels", 2),
         "loop": (script("/loop", reply.redirect("/loop")), "permanent", "redirects", 6),
         "long-chain": (url("/hop0"), "permanent", "redirects", 1),

@@ -157,7 +157,7 @@ def test_a_full_disk_ends_the_crawl_and_the_next_run_goes_on(
     }
     folder.want(urls)
     assert folder.crawl() == 3
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert "No space left" in output or "full" in output
     stored = check_files(folder)
     assert 0 < len(stored) < 200

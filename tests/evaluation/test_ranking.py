@@ -2,11 +2,14 @@
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
-from lavic.evaluation.ranking import Prediction, by_score, ceilings, evaluate, named_item, rank_of_truth, report
+from lavic.evaluation.ranking import Prediction, by_score, ceilings, evaluate, named_item, ndcg, rank_of_truth, report
 
 
 def random_predictions(count: int, seed: int = 0) -> list[Prediction]:
@@ -24,7 +27,7 @@ def random_predictions(count: int, seed: int = 0) -> list[Prediction]:
 def test_values_equal_plain_loops() -> None:
     predictions = random_predictions(200)
     hits = pairs = pair_hits = valid = 0
-    reciprocal, within = 0.0, {3: 0, 5: 0}
+    reciprocal, gain, within = 0.0, 0.0, {3: 0, 5: 0}
     for p in predictions:
         hits += p.named in p.gt_items
         valid += p.named in p.candidates
@@ -38,6 +41,9 @@ def test_values_equal_plain_loops() -> None:
                 for k in within:
                     within[k] += place <= k
                 break
+        distinct = set(p.gt_items)
+        found = sum(1 / math.log2(place + 1) for place, i in enumerate(order, 1) if p.candidates[i] in distinct)
+        gain += found / sum(1 / math.log2(place + 1) for place in range(1, len(distinct) + 1))
     measured = {name: interval.value for name, interval in evaluate(predictions).items()}
     assert measured == pytest.approx(
         {
@@ -47,6 +53,7 @@ def test_values_equal_plain_loops() -> None:
             "hit_ratio@3": within[3] / 200,
             "hit_ratio@5": within[5] / 200,
             "mrr": reciprocal / 200,
+            "ndcg": gain / 200,
         }
     )
 
@@ -91,6 +98,27 @@ def test_ranks_count_ties_and_nan_against_the_model() -> None:
     assert rank_of_truth(Prediction(("a", "b"), ("b",), None, (0.0, math.nan))) == math.inf
     assert rank_of_truth(Prediction(("a", "b"), ("z",), None, (0.0, 1.0))) == math.inf
     assert rank_of_truth(Prediction(("a", "b", "c"), ("b", "c"), None, (0.5, 0.1, 0.9))) == 1
+
+
+def test_ndcg_equals_torchmetrics_where_every_truth_is_a_candidate() -> None:
+    for p in random_predictions(100, seed=4):
+        truths = tuple(item for item in p.gt_items if item in p.candidates)
+        if truths:
+            relevant = torch.tensor([item in truths for item in p.candidates])
+            right = retrieval_normalized_dcg(torch.tensor(p.scores), relevant)
+            assert ndcg(Prediction(p.candidates, truths, None, p.scores)) == pytest.approx(float(right), abs=1e-6)
+    assert ndcg(Prediction(("a", "b"), ("a", "z"), None, (1.0, 0.0))) == pytest.approx(1 / (1 + 1 / math.log2(3)))
+    assert ndcg(Prediction(("a", "b"), ("a",), None, (1.0, 1.0))) == pytest.approx(1 / math.log2(3))
+    assert ndcg(Prediction(("a", "b"), (), None, (1.0, 1.0))) == 0
+
+
+def test_intervals_draw_whole_threads() -> None:
+    single = [Prediction(("a",), ("a",), "a" if i % 3 else None) for i in range(60)]
+    rows = [replace(p, thread=f"thread {i}") for i, p in enumerate(single) for _ in range(4)]
+    by_thread, by_row = evaluate(rows)["hit_ratio@1"], evaluate([replace(p, thread=None) for p in rows])["hit_ratio@1"]
+    assert by_thread == evaluate(single)["hit_ratio@1"], "four copies of a conversation say no more than one"
+    assert (by_thread.high - by_thread.low) / (by_row.high - by_row.low) == pytest.approx(2, rel=0.15)
+    assert report({"generated": rows})["overall"]["threads"] == 60
 
 
 def test_ceilings() -> None:

@@ -1,6 +1,7 @@
 """A tiny LLaVA-v1.6 with LoRA as stage 1 places it, and ragged batches, for exact comparisons."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -88,12 +89,13 @@ def images(rows: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(rows * 5, 3, 28, 28, generator=torch.Generator().manual_seed(3), dtype=dtype)
 
 
-def visual_tokens(llava: nn.Module, pixel_values: Tensor) -> Tensor:
+def visual_tokens(llava: Any, pixel_values: Tensor) -> Tensor:
     class_tokens = llava.model.vision_tower(pixel_values).last_hidden_state[:, 0]
-    return llava.model.multi_modal_projector(class_tokens)
+    visual: Tensor = llava.model.multi_modal_projector(class_tokens)
+    return visual
 
 
-def plain_loss(llava: nn.Module, batch: dict[str, Tensor], visual: Tensor) -> Tensor:
+def plain_loss(llava: Any, batch: dict[str, Tensor], visual: Tensor) -> Tensor:
     """The whole sequence forward, all logits, one row and one token at a time where that is plainer."""
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     embeddings = llava.model.language_model.embed_tokens(ids).clone()

@@ -78,16 +78,24 @@ def fit(
     status: int = 0,
     strategy: str | None = "ddp",
 ) -> str:
-    """Runs it to its end and returns what it printed; `strategy` None leaves it to the options."""
+    """Runs stage 1 to its end and returns what it printed; `strategy` None leaves it to the options."""
+    return run([*options_of(tiny, described, output), *options], output, processes, status, strategy)
+
+
+def run(
+    arguments: list[str], output: Path, processes: int = 1, status: int = 0, strategy: str | None = "ddp"
+) -> str:
+    """Runs any command to its end and returns what it printed; `output/logs` holds the logs of its runs."""
     number = len(list((output / "logs").glob("*/run.json")))
-    arguments = [*options_of(tiny, described, output), *options]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     if processes > 1:
+        arguments = [*arguments, f"--trainer.devices={processes}"]
         arguments += [f"--trainer.strategy={strategy}"] if strategy else []
-        arguments += [f"--trainer.devices={processes}"]
     consoles = [output.with_name(f"{output.name}_{number}_{rank}.log") for rank in range(processes)]
+    for console in consoles:
+        console.unlink(missing_ok=True)  # of an attempt that was refused before it had a run's folder
     run_id = f"training_{number:06d}"
     started = [
         start(arguments, console, run_id, rank, processes, port) for rank, console in enumerate(consoles)

@@ -5,99 +5,139 @@ a run killed at any moment leaves the old one or the new one.
 """
 
 import ctypes
-import json
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from peft import PeftConfig, PeftModel
-from peft.tuners.tuners_utils import check_target_module_exists
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import ProcessorMixin
 
-from lavic.errors import UserError
+from lavic.files import write_text
+from lavic.model.adapters.about import About, modes_of, write_about
+from lavic.model.adapters.full_parts import full_state, load_full_parts, save_full_parts
+from lavic.model.adapters.saved import WEIGHTS, Saved, read_saved
+from lavic.model.loading import Llava
+from lavic.model.parts import TrainableParts, unfreeze, unwrap
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's renameat2(2)
 
 
 def save_adapter(
-    model: PeftModel,
-    processor: LlavaNextProcessor,
+    model: PeftModel | Llava,
+    processor: ProcessorMixin,
     folder: Path,
     card: str,
     adapter: str = "default",
     state: dict[str, Tensor] | None = None,
+    task: str | None = None,
 ) -> None:
-    """Puts one adapter of `model`, with its processor and model card, into `folder`, replacing what was there.
+    """Puts what was trained of `model`, with its processor and model card, into `folder`, replacing what was there.
 
-    `state` gives the weights where the model holds only a part of each (FSDP2).
+    Args:
+        model: with one or more adapters, or with parts trained in full, or both.
+        processor: saved beside them.
+        folder: the adapter's directory.
+        card: the text of README.md.
+        adapter: which of PEFT's adapters to save.
+        state: the weights, by the model's names, where the model holds only a part of each (FSDP2).
+        task: the task's name, so that the adapter is not taken for another task's.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    model.save_pretrained(beside, selected_adapters=[adapter], state_dict=state)
-    if adapter != "default":  # PEFT puts adapters of another name into a folder of that name
+    if isinstance(model, PeftModel):
+        model.save_pretrained(beside, selected_adapters=[adapter], state_dict=state, save_embedding_layers=False)
+    if adapter != "default" and (beside / adapter).is_dir():  # PEFT's folder for adapters of another name
         for file in (beside / adapter).iterdir():
             file.replace(beside / file.name)
         (beside / adapter).rmdir()
+    full = full_state(model, state)
+    save_full_parts(beside, full)
+    lora = [n for n, m in unwrap(model).named_modules() if isinstance(m, LoraLayer) and adapter in m.lora_A]
+    write_about(beside, About(task, modes_of(lora, full), str(unwrap(model).name_or_path)))
     processor.save_pretrained(beside)
-    (beside / "README.md").write_text(card, encoding="utf-8")
+    write_text(beside / "README.md", card)
+    _make_readable(beside)
     _flush(beside)
     _put_in_place(beside, folder)
 
 
 def load_adapter(
-    llava: LlavaNextForConditionalGeneration, folder: Path, trainable: bool, adapter: str = "default"
-) -> PeftModel:
-    """Wraps LLaVA with a saved adapter.
+    llava: Llava,
+    folder: Path,
+    trainable: bool,
+    adapter: str = "default",
+    task: str | None = None,
+    parts: TrainableParts | None = None,
+) -> PeftModel | Llava:
+    """Puts a saved adapter, and the parts trained in full beside it, into LLaVA.
+
+    Args:
+        llava: the base, without adapters.
+        folder: an adapter's directory, of this or an older release.
+        trainable: whether it is trained on; its parts in full mode then become float32.
+        adapter: PEFT's name for it.
+        task: whose adapter it has to be; null takes any.
+        parts: how its parts have to have been trained; null takes any.
+
+    Returns:
+        The PEFT model; LLaVA itself where no part has LoRA.
 
     Raises:
-        UserError: `folder` holds no adapter, or one that was made for another base model.
+        UserError: `folder` holds no adapter, an unreadable one, or one of another base, task or parts.
     """
-    check_adapter(llava, folder)
-    return PeftModel.from_pretrained(llava, str(folder), adapter_name=adapter, is_trainable=trainable)
+    return put_in(llava, read_saved(llava, folder, task, parts), trainable, adapter)
 
 
-def check_adapter(llava: LlavaNextForConditionalGeneration, folder: Path) -> None:
-    """Raises a UserError unless every weight of the adapter in `folder` has its place in this model.
+def check_adapter(llava: Llava, folder: Path, task: str | None = None) -> None:
+    """Raises a UserError unless every weight of the adapter in `folder` has its place in this model."""
+    read_saved(llava, folder, task)
 
-    PEFT itself only warns about weights that are missing or left over, and goes on with random ones.
-    """
-    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    if not (weights.is_file() and config.is_file()):
-        raise UserError(
-            f"{folder} holds no adapter (adapter_config.json and adapter_model.safetensors); give one that does."
-        )
-    try:
-        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        with safe_open(weights, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (ValueError, SafetensorError) as error:
-        raise UserError(f"The adapter in {folder} cannot be read ({error}); save it again.") from None
-    modules = dict(llava.named_modules())
-    for name, shape in shapes.items():
-        owner, _, kind = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
-        if not owner:
-            continue  # a part that is trained whole
-        linear = modules.get(owner)
-        fits = isinstance(linear, nn.Linear) and (
-            shape[1] == linear.in_features if kind == "A" else shape[0] == linear.out_features
-        )
-        if not fits:
-            raise UserError(
-                f"The adapter in {folder} was made for another base model ('{base}'):"
-                f" its weight {name} of shape {list(shape)} has no place in '{llava.name_or_path}'."
-            )
-    adapted = PeftConfig.from_pretrained(str(folder))
-    for name, module in modules.items():
-        expected = f"base_model.model.{name}.lora_A.weight"
-        if isinstance(module, nn.Linear) and check_target_module_exists(adapted, name) and expected not in shapes:
-            raise UserError(
-                f"The adapter in {folder} was made for another base model ('{base}'):"
-                f" it has no weights for {name} of '{llava.name_or_path}'."
-            )
+
+def put_in(model: PeftModel | Llava, saved: Saved, trainable: bool, adapter: str) -> PeftModel | Llava:
+    """Puts a checked adapter into LLaVA, or into a model that has other adapters already."""
+    if saved.config is not None:
+        model = _put_lora_in(model, saved, trainable, adapter)
+    llava = unwrap(model)  # after PEFT, which freezes all that is not LoRA
+    load_full_parts(llava, saved.folder, trainable)
+    if saved.whole:
+        parameters = dict(llava.named_parameters(remove_duplicate=False))
+        if trainable:
+            unfreeze(llava, list(saved.whole.values()))
+        with torch.no_grad(), safe_open(saved.folder / WEIGHTS, framework="pt") as file:
+            for name, place in saved.whole.items():
+                parameters[place].copy_(file.get_tensor(name))
+    return model
+
+
+def _put_lora_in(model: PeftModel | Llava, saved: Saved, trainable: bool, adapter: str) -> PeftModel:
+    with TemporaryDirectory() as renamed:
+        source = saved.folder
+        if not saved.as_it_is:
+            assert saved.config is not None
+            source = Path(renamed)
+            weights = load_file(saved.folder / WEIGHTS)
+            save_file({new: weights[name] for name, new in saved.lora.items()}, source / WEIGHTS, {"format": "pt"})
+            saved.config.save_pretrained(renamed)
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(source), adapter_name=adapter, is_trainable=trainable)
+            return model
+        return PeftModel.from_pretrained(model, str(source), adapter_name=adapter, is_trainable=trainable)
+
+
+def _make_readable(folder: Path) -> None:
+    """Gives every file the mode of one that is written plainly; safetensors writes for the owner alone."""
+    mode = (folder / "README.md").stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _flush(folder: Path) -> None:

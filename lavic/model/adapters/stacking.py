@@ -6,17 +6,18 @@ The two are separate PEFT adapters over different Linears, so either directory l
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlavaNextForConditionalGeneration
+from peft import PeftModel, get_peft_model
 
-from lavic.model.adapters.directory import check_adapter, load_adapter
-from lavic.model.parts import Lora, TrainableParts, _target_pattern
+from lavic.model.adapters.directory import put_in
+from lavic.model.adapters.saved import read_saved
+from lavic.model.loading import Llava
+from lavic.model.parts import Lora, TrainableParts, lora_config
 
 DISTILLED, RECOMMENDATION = "distilled", "recommendation"
 
 
 def stack_adapters(
-    llava: LlavaNextForConditionalGeneration,
+    llava: Llava,
     distilled: Path | None,
     recommendation: Path | None,
     lora: Lora,
@@ -38,30 +39,20 @@ def stack_adapters(
     """
     llava.name_or_path = base_name
     parts = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=lora)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=_target_pattern(llava, parts),
-        bias="none",
-    )
-    if recommendation is not None:
-        check_adapter(llava, recommendation)
-    model = load_adapter(llava, distilled, trainable=False, adapter=DISTILLED) if distilled else None
+    config = lora_config(llava, parts)
+    first = read_saved(llava, distilled, task="distillation") if distilled else None
+    second = read_saved(llava, recommendation, task="recommendation") if recommendation else None
+    model: PeftModel | Llava = put_in(llava, first, trainable=False, adapter=DISTILLED) if first else llava
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        if recommendation is not None and model is None:
-            model = PeftModel.from_pretrained(
-                llava, str(recommendation), adapter_name=RECOMMENDATION, is_trainable=True
-            )
-        elif recommendation is not None and model is not None:
-            model.load_adapter(str(recommendation), adapter_name=RECOMMENDATION, is_trainable=True)
-        elif model is None:
-            model = get_peft_model(llava, config, adapter_name=RECOMMENDATION)
-        else:
+        if second:
+            model = put_in(model, second, trainable=True, adapter=RECOMMENDATION)
+        elif isinstance(model, PeftModel):
             model.add_adapter(RECOMMENDATION, config)
-    assert model is not None
-    model.base_model.set_adapter([DISTILLED, RECOMMENDATION] if distilled else [RECOMMENDATION])
+        else:
+            model = get_peft_model(llava, config, adapter_name=RECOMMENDATION)
+    names = [name for name in (DISTILLED, RECOMMENDATION) if name in model.peft_config]
+    model.base_model.set_adapter(names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(f".{RECOMMENDATION}." in name)
     return model

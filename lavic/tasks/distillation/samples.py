@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,19 +21,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from transformers import LlavaNextProcessor
 
 from lavic.catalogue.descriptions import DescribedImage, Skipped, read_described_images
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.errors import UserError
+from lavic.files import write_text
+from lavic.files.json_entries import Entry, read_entries
 from lavic.model.text import TEMPLATES, encode_distillation
 from lavic.model.views import Views, count_views
 
 log = logging.getLogger(__name__)
 
-FORM = 1  # of the table below; a new number makes older caches void
+FORM = 2  # of the table below; a new number makes older caches void
 CHUNK = 1024  # entries checked and tokenised at a time
+TRIED = 64  # images decoded to say how long all will take
 SCHEMA = pa.schema(
     [
         ("item", pa.string()),
@@ -164,8 +170,11 @@ def _build(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChe
     beside = path.with_suffix(f".{os.getpid()}.partial")
     kept = 0
     with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+        _say_how_long(described, source, checks)
         starts = range(0, len(described), CHUNK)
-        for start in track(starts, f"Checking the images of {source.metadata.name}", disable=len(starts) < 2):
+        bar = Console(stderr=True, markup=False)
+        name = f"Checking the images of {escape(source.metadata.name)}"
+        for start in track(starts, name, console=bar, disable=len(starts) < 2):
             if source.max_samples is not None and kept >= source.max_samples:
                 break
             rows = list(_usable(described[start : start + CHUNK], source, processor, checks, skipped))
@@ -173,11 +182,25 @@ def _build(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChe
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
             kept += len(rows)
     checks.save()
-    listed = _skipped_path(beside)
-    listed.write_text("".join(json.dumps(asdict(s)) + "\n" for s in skipped), encoding="utf-8")
-    listed.replace(_skipped_path(path))
+    write_text(_skipped_path(path), "".join(json.dumps(asdict(s)) + "\n" for s in skipped))
     beside.replace(path)
     log.info("%s: %d samples, %d left out", source.metadata, kept, len(skipped))
+
+
+def _say_how_long(described: list[DescribedImage], source: SampleSource, checks: ImageChecks) -> None:
+    """Says what checking will take, where it is worth a word: it is done once, and not for what the crawler stored."""
+    wanted = described[: source.max_samples]
+    undecided = [d.image for d in wanted if checks.undecided([d.image])]
+    if len(undecided) <= CHUNK:
+        return
+    started = time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(checks.check, undecided[:TRIED]))
+    seconds = (time.perf_counter() - started) / TRIED * len(undecided)
+    log.info(
+        "%d images of %s were not stored by the crawler, and are decoded once to see that they are whole: about %s.",
+        len(undecided), source.images_dir, f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
+    )  # fmt: skip
 
 
 def _usable(
@@ -229,4 +252,4 @@ def _skipped_path(table: Path) -> Path:
 
 
 def _read_skipped(path: Path) -> list[Skipped]:
-    return [Skipped(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Skipped(**entry.value) for entry in read_entries(path) if isinstance(entry, Entry)]

@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lavic.catalogue.images import BrokenImage
+from lavic.catalogue.images import RULE, BrokenImage
 from lavic.catalogue.items import Item
 from lavic.errors import UserError
+from lavic.files import write_text
+from lavic.files.json_entries import Entry, read_entries, read_json
 
 MAX_VIEWS = 5
 CutImage = Callable[[Path], Tensor]  # -> (views, 3, side, side) uint8; raises BrokenImage
@@ -59,14 +62,14 @@ def store_identity(model_name: str, adapter: Path | None, views: str) -> dict[st
     folder = Path(model_name)
     model = model_name if not folder.is_dir() else _hash([folder / "config.json"], *_ends_of_weights(folder))
     if adapter is None:
-        return {"model": model, "adapter": "none", "views": views}
+        return {"model": model, "adapter": "none", "views": views, "decoding": str(RULE)}
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     for file in files:
         if not file.is_file():
             raise UserError(
                 f"{adapter} is no adapter directory (no {file.name} in it); give stage 1's best adapter."
             )
-    return {"model": model, "adapter": _hash(files), "views": views}
+    return {"model": model, "adapter": _hash(files), "views": views, "decoding": str(RULE)}
 
 
 def _hash(files: Sequence[Path], *more: bytes) -> str:
@@ -108,7 +111,7 @@ class ItemStore:
         way_out = "run `python -m lavic embed` with this configuration"
         if not (folder / "items.json").is_file():
             raise UserError(f"There is no item store for this model and adapter in {root}; {way_out}.")
-        manifest = json.loads((folder / "items.json").read_text(encoding="utf-8"))
+        manifest = read_json(folder / "items.json")
         rows = {item: row for row, item in enumerate(manifest["items"])}
         journal = _read_journal(folder)
         views: dict[str, int] = {}
@@ -202,7 +205,8 @@ def build_item_store(
     )
     with (folder / f"done-{shard}-of-{shards}.jsonl").open("a", encoding="utf-8") as lines:
         lines.write("\n")  # ends the line that a killed run may have left half-written
-        for batch, views in track(loader, f"Embedding {len(waiting)} items", disable=not waiting):
+        bar = Console(stderr=True)
+        for batch, views in track(loader, f"Embedding {len(waiting)} items", console=bar, disable=not waiting):
             if len(views):
                 embedded = iter(embed(views).to("cpu", torch.bfloat16))
                 for entry in batch:
@@ -249,18 +253,14 @@ def _allot_rows(
 ) -> dict[str, int]:
     """Every item's row; known items keep theirs. All processes write the same, so none has to be first."""
     manifest = folder / "items.json"
-    known = json.loads(manifest.read_text(encoding="utf-8"))["items"] if manifest.is_file() else []
+    known = read_json(manifest)["items"] if manifest.is_file() else []
     ids = list(dict.fromkeys([*known, *(item.id for item in items)]))
     tokens = folder / "cls_tokens.bf16"
     tokens.touch()
     if tokens.stat().st_size < (size := len(ids) * MAX_VIEWS * width * 2):
         os.truncate(tokens, size)
     if ids != known:
-        beside = manifest.with_suffix(f".{os.getpid()}.partial")
-        beside.write_text(
-            json.dumps({"identity": dict(identity), "width": width, "items": ids}), encoding="utf-8"
-        )
-        beside.replace(manifest)
+        write_text(manifest, json.dumps({"identity": dict(identity), "width": width, "items": ids}))
     return {item: row for row, item in enumerate(ids)}
 
 
@@ -276,10 +276,12 @@ def _read_journal(folder: Path) -> dict[int, Embedded]:
     """The newest line of each row; a line that a killed run left half-written counts as not there."""
     newest: dict[int, Embedded] = {}
     for path in sorted(folder.glob("done-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_entries(path):
             try:
-                entry = Embedded(**json.loads(line))
-            except (ValueError, TypeError):
+                entry = Embedded(**line.value) if isinstance(line, Entry) else None
+            except TypeError:
+                continue
+            if entry is None:
                 continue
             if entry.row not in newest or newest[entry.row].time <= entry.time:
                 newest[entry.row] = entry

@@ -182,7 +182,8 @@ class Recommendation(Task):
         tokenizer, eos_id = self.processor.tokenizer, self.processor.tokenizer.eos_token_id
         own = batch[OWN]
         state = self.read(own)
-        generated = tokenizer.batch_decode(state.decode(self.max_new_tokens, eos_id), skip_special_tokens=True)
+        decoded = state.decode(self.max_new_tokens, eos_id)
+        generated = tokenizer.batch_decode(decoded, skip_special_tokens=True)
         constrained = state.decode(self.max_new_tokens, eos_id, own["answers"])
         scores = {SCORED: state.scores(own["answers"], own["unscored"])}
         del state
@@ -193,9 +194,12 @@ class Recommendation(Task):
             candidates = data.conversations[data.test_split][row].candidates
             self.answers[row] = Answer(
                 response=generated[i].strip(),
-                recommended=named_item(generated[i], candidates, data.items),
+                recommended=named_item(
+                    generated[i], candidates, data.items, ended=len(decoded[i]) < self.max_new_tokens
+                ),
                 constrained=candidates[own["answers"][i].index([*constrained[i], eos_id])],
                 scores={way: tuple(several[i].tolist()) for way, several in scores.items()},
+                tokens=tuple(len(answer) - own["unscored"][i] for answer in own["answers"][i]),
             )
 
     def on_test_epoch_end(self) -> None:

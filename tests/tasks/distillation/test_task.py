@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lavic.batching.controls import partners_of
 from lavic.commands import fit as cli
+from lavic.model.speedups import Speedups
 from lavic.tasks.distillation.task import Distillation
 from tests.conftest import Described, Fit
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 ADAPTER = "vision_lora_adapter_best"
 NO_DROPOUT = "--model.init_args.trainable.lora.dropout=0"
-SPEEDUPS = ("reuse_prefix", "no_prompt_gradient", "target_logits_only", "class_token_only")
-UNHURRIED = [f"--model.init_args.speedups.{name}=false" for name in SPEEDUPS]
+UNHURRIED = [f"--model.init_args.speedups.{field.name}=false" for field in fields(Speedups)]
 
 
 def batch(size: int, accumulate: int = 1) -> list[str]:

@@ -147,6 +147,7 @@ def test_the_identity_follows_contents_not_paths(tmp_path: Path) -> None:
         "model": "owner/name",
         "adapter": "none",
         "views": "five",
+        "decoding": "2",
     }
     with pytest.raises(UserError, match=r"no adapter_config\.json in it"):
         store_identity("owner/name", tmp_path, "five")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -207,6 +208,9 @@ def test_the_batch_is_split_without_changing_the_step(stage2: Stage2) -> None:
         assert torch.allclose(one[name], two[name], atol=2e-4), name
 
 
+SCORED_OTHERWISE = ("scored_per_token", "no_images", "shuffled_images")
+
+
 def test_metrics_equal_those_of_a_plain_script_on_the_written_results(stage2: Stage2, trained: Trained) -> None:
     records = read_results(trained.tested)
     raw = read_split(stage2, "test")
@@ -221,29 +225,38 @@ def test_metrics_equal_those_of_a_plain_script_on_the_written_results(stage2: St
             reachable = [bool(set(r["gt_items"]) & set(r["candidates_st"])) for r in chosen]
             assert content["ceilings"]["hit_ratio@1"] == pytest.approx(sum(reachable) / len(chosen))
             values = {way: {n: m["value"] for n, m in metrics.items()} for way, metrics in content["ways"].items()}
-            for way in ("generated", "constrained", "scored", "no_images", "shuffled_images", "first_candidate"):
+            for way in ("generated", "constrained", "scored", *SCORED_OTHERWISE, "first_candidate"):
                 assert values[way] == pytest.approx(plain_metrics(chosen, way), abs=1e-9), (group, kind, way)
     with (trained.tested / "results_summary.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 2 * 6
+    assert len(rows) == 3 * 2 * 7
     first = rows[0]
     assert float(first["hit_ratio@1"]) == written["all"]["overall"]["ways"][first["way"]]["hit_ratio@1"]["value"]
 
 
 def plain_metrics(records: list[dict[str, Any]], way: str) -> dict[str, float]:
     hits = pair_hits = pairs = valid = within_3 = within_5 = 0
-    reciprocal = 0.0
-    key = {"scored": "scores_st", "no_images": "scores_no_images_st", "shuffled_images": "scores_shuffled_images_st"}
+    reciprocal = gain = 0.0
+    key = {
+        "scored": "scores_st",
+        "scored_per_token": "scores_st",
+        "no_images": "scores_no_images_st",
+        "shuffled_images": "scores_shuffled_images_st",
+    }
     for record in records:
         candidates, truths = record["candidates_st"], record["gt_items"]
         if way in key:
-            scored = zip(record[key[way]], candidates, strict=True)
+            lengths = record["tokens_st"] if way == "scored_per_token" else [1] * len(candidates)
+            scores = [score / length for score, length in zip(record[key[way]], lengths, strict=True)]
+            scored = zip(scores, candidates, strict=True)
             order = [item for _, item in sorted(scored, key=lambda pair: -pair[0])]
             named = order[0]
             places = [place for place, item in enumerate(order, 1) if item in truths]
             within_3 += bool(places) and places[0] <= 3
             within_5 += bool(places) and places[0] <= 5
             reciprocal += 1 / places[0] if places else 0
+            ideal = sum(1 / math.log2(1 + place) for place in range(1, len(set(truths)) + 1))
+            gain += sum(1 / math.log2(1 + place) for place in places) / ideal
         elif way == "first_candidate":
             named = candidates[0]
         else:
@@ -255,7 +268,7 @@ def plain_metrics(records: list[dict[str, Any]], way: str) -> dict[str, float]:
     n = len(records)
     metrics = {"hit_ratio@1": hits / n, "recall@1_micro": pair_hits / pairs, "valid_ratio": valid / n}
     if way in key:
-        metrics |= {"hit_ratio@3": within_3 / n, "hit_ratio@5": within_5 / n, "mrr": reciprocal / n}
+        metrics |= {"hit_ratio@3": within_3 / n, "hit_ratio@5": within_5 / n, "mrr": reciprocal / n, "ndcg": gain / n}
     return metrics
 
 

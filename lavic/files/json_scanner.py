@@ -1,14 +1,9 @@
-"""JSON files of any shape -> their entries: one object, a list, or JSON lines, whatever the name says.
-
-Memory holds an entry at a time, whatever the file's size. Bare NaN and Infinity are read, and half an emoji becomes
-U+FFFD (`lavic/files.py`). Of two equal keys in one object the first counts, and the second is reported. (ijson, which
-streams too, refuses NaN and turns half an emoji into a question mark.)
-"""
+"""A window that moves over a JSON file's text and holds one value at a time; `json_entries.py` says what for."""
 
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +12,6 @@ from lavic.errors import UserError
 from lavic.files import clean, decoded, naming_faults, open_utf8
 
 CHUNK = 1 << 16  # bytes read at a time
-LONGEST = 16 << 20  # characters of one entry: a damaged file must not be read into memory as one
-RECORD = 1 << 17  # characters within which a file's first value is looked at whole
 LINES = {".jsonl", ".ndjson", ".jl"}
 
 _ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -49,54 +42,7 @@ class Malformed:
     reason: str
 
 
-def read_json(path: Path) -> Any:
-    """The value of a whole JSON file, for files that fit into memory. Raises UserError."""
-    with _Scanner(path, limit=None) as scanner:
-        value = scanner.value()
-        if scanner.next_character():
-            raise scanner.malformed("more follows behind its end")
-        return value
-
-
-def read_entries(
-    path: Path, is_record: Callable[[dict[str, Any]], bool] = lambda _: True
-) -> Iterator[Entry | Malformed]:
-    """The entries of a JSON file: a list's elements, the records of JSON lines, or an object's members.
-
-    A file that holds one small object holds one record, if `is_record` says so of it.
-
-    Raises:
-        UserError: the file cannot be read, or not from some line on. A bad line of JSON lines is passed on instead.
-    """
-    named_lines = _suffix(path) in LINES
-    with _Scanner(path, LONGEST) as scanner:
-        if not scanner.next_character():
-            return
-        try:
-            first, spans = scanner.first(LONGEST if named_lines else RECORD)
-        except UserError:
-            if named_lines:
-                yield from scanner.lines()
-                return
-            first, spans = None, None
-        if spans == "a line":
-            yield from scanner.lines()
-        elif spans == "several":
-            raise UserError(
-                f"{path} holds several JSON values that span lines; write each in one line, or make a list."
-            )
-        elif spans == "the file" and not isinstance(first, list) and (not isinstance(first, dict) or is_record(first)):
-            yield Entry("line 1", first, None, tuple(scanner.repeated))
-        elif scanner.next_character() == "[":
-            yield from scanner.elements()
-        elif scanner.next_character() == "{":
-            yield from scanner.members()
-        else:
-            scanner.value()
-            raise scanner.malformed("neither an object nor a list")
-
-
-class _Scanner:
+class Scanner:
     """A window on a file's text: it grows until a JSON value fits, and drops what was read.
 
     Bytes that are no UTF-8 come as lone surrogates (`surrogateescape`), so that the line is known in which they stand
@@ -114,7 +60,7 @@ class _Scanner:
         self._line = 1  # of `_text[_counted]`
         self._ended = False
 
-    def __enter__(self) -> "_Scanner":
+    def __enter__(self) -> "Scanner":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,7 +113,7 @@ class _Scanner:
             end = self._at
             if not self.next_character():
                 return value, "the file"
-            if "\n" not in self._text[end : self._at] and _suffix(self._path) not in LINES:
+            if "\n" not in self._text[end : self._at] and suffix(self._path) not in LINES:
                 raise self.malformed("more follows behind its end")
             return value, "several" if "\n" in self._text[start:end] else "a line"
         except _TooLong:
@@ -315,5 +261,5 @@ def _cleaned(value: Any) -> Any:
     return value
 
 
-def _suffix(path: Path) -> str:
+def suffix(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()

@@ -3,7 +3,7 @@
 Read: UTF-8 with or without a byte order mark, UTF-16 and UTF-32, either of them under gzip, with any line ends. Half an
 emoji (a lone surrogate, raw or as an escape like `\\ud83d` in JSON) becomes U+FFFD when it is read and nowhere else, so
 that whatever was read can be tokenised and written. What cannot be read is a UserError that names the file and the
-line. JSON in all its shapes is read on top of this, by `lavic/json_entries.py`.
+line. JSON in all its shapes is read on top of this, by `lavic/files/json_entries.py`.
 
 Written: beside the final name, synced, and then renamed: a reader sees the old file or the new one, with the rights
 that the umask gives. Text that cannot be encoded gets U+FFFD too, since a writer must not fail after the work is done.
@@ -97,9 +97,9 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _replacement(error: UnicodeError) -> tuple[str, int]:
+def _replacement(error: UnicodeError) -> tuple[bytes, int]:
     assert isinstance(error, UnicodeEncodeError)
-    return "\ufffd" * (error.end - error.start), error.end
+    return "\ufffd".encode() * (error.end - error.start), error.end
 
 
 codecs.register_error("lavic.files", _replacement)

@@ -1,0 +1,162 @@
+"""`python -m lavic describe`: both published forms, several processes, a kill, what is left out, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lavic.catalogue.descriptions import DescribedImage, read_described_images
+from lavic.commands import describe
+from lavic.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TEXTS = "image_descriptions_llava_cleaned"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """8 items of two images; one image is missing, one broken, one described already, one item has none."""
+    (tmp_path / "images").mkdir()
+    items: dict[str, Any] = {}
+    for n in range(8):
+        item = f"SKU-{n}"
+        items[item] = {
+            "title": f"Kitchen towel {n}",
+            "price": n,
+            "images": [{"large": f"http://h/{i}"} for i in (0, 1)],
+        }
+        for i in range(2):
+            size = (100 + 70 * n, 300 - 30 * n + 200 * i)
+            Image.new("RGB", size, (30 * n, 200 - 20 * n, 90 * i)).save(tmp_path / "images" / f"{item}_{i}.jpg")
+    (tmp_path / "images" / "SKU-1_1.jpg").unlink()
+    (tmp_path / "images" / "SKU-2_0.jpg").write_bytes(b"no image")
+    items["SKU-3"][TEXTS] = {"SKU-3_0.jpg": "An old text."}
+    items["SKU-8"] = {"title": "Nothing to see", "images": []}
+    (tmp_path / "items.json").write_text(json.dumps(items))
+    return tmp_path
+
+
+def arguments(shop: Path, tiny: Path, *more: str) -> list[str]:
+    return [
+        "--config", str(ROOT / "configs/describe.yaml"), f"--base.name={tiny}", f"--metadata={shop / 'items.json'}",
+        f"--images_dir={shop / 'images'}", "--num_workers=0", "--max_new_tokens=6", "--batch_size=4", *more,
+    ]  # fmt: skip
+
+
+def journal(shop: Path, output: str = "items_described.json") -> Counter[str]:
+    lines = [line for path in (shop / f"{output}.journal").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    return Counter(json.loads(line)["image"] for line in lines if line)
+
+
+def test_describes_what_has_no_text_and_keeps_the_rest(
+    shop: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (shop / "items.json").read_bytes()
+    assert describe.main(arguments(shop, tiny)) == 0
+    said = capsys.readouterr()
+    assert "13 images described" in said.out
+    assert "left out: 1 x image missing\nleft out: 1 x image broken" in said.out
+    assert (shop / "items.json").read_bytes() == before
+    new, old = json.loads((shop / "items_described.json").read_text()), json.loads(before)
+    assert {item: {**meta, TEXTS: None} for item, meta in new.items()} == {
+        item: {**meta, TEXTS: None} for item, meta in old.items()
+    }
+    assert new["SKU-3"][TEXTS]["SKU-3_0.jpg"] == "An old text."
+    described = {e.image for e in read_described_images(shop / "items_described.json") if isinstance(e, DescribedImage)}
+    everything = {f"SKU-{n}_{i}.jpg" for n in range(8) for i in (0, 1)}
+    assert described == everything - {"SKU-1_1.jpg", "SKU-2_0.jpg"}
+    listed = (shop / "items_described.json.left_out.jsonl").read_text().splitlines()
+    assert {json.loads(line)["where"] for line in listed} == {"SKU-1_1.jpg", "SKU-2_0.jpg"}
+
+    # again: nothing twice, and what is mended is described
+    Image.new("RGB", (80, 80), "red").save(shop / "images" / "SKU-2_0.jpg")
+    assert describe.main(arguments(shop, tiny)) == 0
+    assert "14 images described" in capsys.readouterr().out
+    assert {image: n for image, n in journal(shop).items() if n > 1} == {"SKU-1_1.jpg": 2, "SKU-2_0.jpg": 2}
+
+
+def test_images_as_json_lines_stay_json_lines(shop: Path, tiny: Path) -> None:
+    lines = [{"title": "Towel", "image_name": f"SKU-{n}_0.jpg", "image": "http://h/0"} for n in (4, 5)]
+    (shop / "valid.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    describe.main(arguments(shop, tiny, f"--metadata={shop / 'valid.jsonl'}"))
+    new = [json.loads(line) for line in (shop / "valid_described.jsonl").read_text().splitlines()]
+    texts = [line.pop("image_description_llava_cleaned") for line in new]
+    assert new == lines
+    assert all(texts)
+
+
+def test_processes_share_the_images_and_the_last_writes(
+    shop: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    describe.main(arguments(shop, tiny, f"--output={shop / 'alone.json'}"))
+    for rank, names in (
+        (2, ("RANK", "WORLD_SIZE")),
+        (0, ("SLURM_PROCID", "SLURM_NTASKS")),
+        (1, ("RANK", "WORLD_SIZE")),
+    ):
+        assert not (shop / "items_described.json").exists()
+        with monkeypatch.context() as patch:
+            patch.setenv(names[0], str(rank))
+            patch.setenv(names[1], "3")
+            describe.main(arguments(shop, tiny))
+    assert set(journal(shop).values()) == {1}
+    assert (shop / "items_described.json").read_text() == (shop / "alone.json").read_text()
+
+
+def test_killed_at_any_moment_nothing_is_lost_or_done_twice(shop: Path, tiny: Path) -> None:
+    describe.main(arguments(shop, tiny, f"--output={shop / 'alone.json'}"))
+    command = [sys.executable, "-m", "lavic", "describe", *arguments(shop, tiny, "--batch_size=1")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ}
+    )
+    while not (shop / "items_described.json.journal").exists() or sum(journal_lines(shop)) < 4:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    [file] = (shop / "items_described.json.journal").rglob("*.jsonl")
+    with file.open("a") as lines:
+        lines.write('{"image": "SKU-7_1.jpg", "text": "cut o')  # what a kill within a write leaves
+    assert not (shop / "items_described.json").exists()
+    describe.main(arguments(shop, tiny, "--batch_size=1"))
+    assert (shop / "items_described.json").read_text() == (shop / "alone.json").read_text()
+    whole = [line for line in file.read_text().splitlines() if not line.endswith("cut o")]
+    counted = Counter(json.loads(line)["image"] for line in whole if line and not json.loads(line)["fault"])
+    assert set(counted.values()) == {1}
+    assert len(counted) == 13
+
+
+def journal_lines(shop: Path) -> list[int]:
+    return [path.read_bytes().count(b"\n") for path in (shop / "items_described.json.journal").rglob("*.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--batch_size=0", "batch_size is 0"),
+        ("--max_new_tokens=ten", "max_new_tokens"),
+        ("--images_dir=nowhere", "images folder nowhere does not exist"),
+        ("--metadata=nowhere.json", r"nowhere\.json does not exist"),
+        ("--base.name=/nowhere", "model directory /nowhere does not exist"),
+        ("--prompt=What is this?", "must hold {image} once"),
+        ("--no_such_option=1", "no_such_option"),
+    ],
+)
+def test_mistakes_are_named(option: str, message: str, shop: Path, tiny: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        describe.main(arguments(shop, tiny, option))
+
+
+def test_no_image_at_all_is_no_success(shop: Path, tiny: Path) -> None:
+    for path in (shop / "images").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="None of the 15 images"):
+        describe.main(arguments(shop, tiny))
