@@ -79,7 +79,8 @@ def planned_run(task: Task, data: TaskData, epochs: int, prompt_tokens: int) -> 
     Raises:
         UserError: the plan does not know the task.
     """
-    common: dict[str, Any] = {"base": task.base, "checkpointing": task.checkpointing, "batch_size": data.batch_size, "epochs": epochs}
+    common: dict[str, Any] = {"base": task.base, "checkpointing": task.checkpointing}
+    common |= {"batch_size": data.batch_size, "epochs": epochs}
     if isinstance(task, Distillation):
         samples = _count_samples(data.sources["train"].metadata, data.max_samples)  # type: ignore[attr-defined]
         return Run(trainable=task.trainable, speedups=task.speedups, sample=Sample(), samples=samples, **common)

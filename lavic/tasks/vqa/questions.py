@@ -27,7 +27,7 @@ from lavic.catalogue.image_checks import ImageChecks
 from lavic.catalogue.images import RULE
 from lavic.errors import UserError
 from lavic.files import write_text
-from lavic.files.json_entries import Malformed, read_entries
+from lavic.files.json_entries import Malformed, read_entries, read_json
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.vqa.prompt import Question
 
@@ -158,7 +158,7 @@ def load_questions(
     name = hashlib.sha256(json.dumps([FORM, RULE, split, state]).encode("utf-8", "surrogatepass")).hexdigest()[:24]
     table, told = cache_dir / f"questions-{name}.arrow", cache_dir / f"questions-{name}.json"
     if table.is_file() and told.is_file():
-        found = json.loads(told.read_text(encoding="utf-8"))
+        found = read_json(told)
         population, left_out = Population(**found["population"]), [LeftOut(**one) for one in found["left_out"]]
     else:
         population, left_out = write_questions(data, checks, knowledge, passages, split, table)
