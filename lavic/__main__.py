@@ -24,6 +24,7 @@ COMMANDS = {  # command -> module with main(args), and what it does
     "embed": ("lavic.commands.embed", "stage 2: the CLS tokens of every catalogue image, once"),
     "retrieve": ("lavic.commands.retrieve", "stage 2: candidates for your own conversations, by BM25 or embeddings"),
     "recommend": ("lavic.commands.recommend", "stage 2: a conversation in, ranked products out"),
+    "web": ("lavic.commands.web", "the assistant in a browser, on this machine"),
     "monitor": ("lavic.commands.monitor", "follows the newest run from another terminal"),
     "report": ("lavic.commands.report", "one HTML page of a run: curves, configuration, versions, images with texts"),
     "compare": ("lavic.commands.compare", "tests of several runs side by side, with paired tests between them"),

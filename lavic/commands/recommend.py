@@ -35,19 +35,9 @@ def main(argv: list[str]) -> int:
     needs = (Recommendation, RecommendationData)
     description = "Recommends products of a catalogue to a conversation."
     task, data, options = read_task(argv, "python -m lavic recommend", description, _add_options, needs)
-    if task.adapter is None:
-        task.adapter = Path(options.trainer.get("default_root_dir") or "out_recommend") / BEST_ADAPTER
-    if not task.adapter.is_dir():
-        raise UserError(
-            f"The recommendation adapter {task.adapter} does not exist; train one with `python -m lavic fit`, or give "
-            "another by --model.init_args.adapter."
-        )
     if not options.chat and options.conversation != "-" and not Path(options.conversation).is_file():
         raise UserError(f"The conversation file {options.conversation} does not exist; give a text file, or - .")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recommender = Recommender(
-        task, data, options.candidates, device, options.index, options.method, options.embedding_model
-    )
+    recommender = load_recommender(task, data, options)
     for conversation in _conversations(options):
         started = time.perf_counter()
         try:
@@ -61,15 +51,37 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _add_options(parser: OptionParser) -> None:
-    parser.add_argument("--conversation", type=str, default="-", help="A text file; - reads standard input.")
-    parser.add_argument("--chat", action="store_true", help="Read a conversation line by line, answering each.")
+def load_recommender(task: Recommendation, data: RecommendationData, options: Namespace) -> Recommender:
+    """The recommender of a task with a trained adapter: the one that is named, or the best of the output directory.
+
+    Raises:
+        UserError: there is no adapter, or the catalogue or its item store cannot be used.
+    """
+    if task.adapter is None:
+        task.adapter = Path(options.trainer.get("default_root_dir") or "out_recommend") / BEST_ADAPTER
+    if not task.adapter.is_dir():
+        raise UserError(
+            f"The recommendation adapter {task.adapter} does not exist; train one with `python -m lavic fit`, or give "
+            "another by --model.init_args.adapter."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Recommender(task, data, options.candidates, device, options.index, options.method, options.embedding_model)
+
+
+def add_retrieval_options(parser: OptionParser) -> None:
+    """How candidates are found, for every command that ranks a catalogue."""
     parser.add_argument("--candidates", type=int, default=10, help="Items that retrieval picks for the model to rank.")
     parser.add_argument("--index", type=Indexed, default="both", help="What of an item is searched.")
     parser.add_argument("--method", type=Method, default="bm25", help="How the candidates are found.")
     parser.add_argument(
         "--embedding_model", type=str | None, default=None, help="sentence-transformers, for embeddings."
     )
+
+
+def _add_options(parser: OptionParser) -> None:
+    parser.add_argument("--conversation", type=str, default="-", help="A text file; - reads standard input.")
+    parser.add_argument("--chat", action="store_true", help="Read a conversation line by line, answering each.")
+    add_retrieval_options(parser)
     parser.add_argument("--image", type=Path | None, default=None, help="An image file that shows what is meant.")
     parser.add_argument("--top", type=int, default=10, help="Products shown.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
