@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from lavic.catalogue.images import open_image
 from lavic.commands import embed, recommend
-from lavic.commands.options import read_options
+from lavic.commands.options import read_task
 from lavic.errors import UserError
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import Normalise
@@ -36,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Stage2Files:
 
 
 def made(files: Stage2Files, **options: Any) -> Recommender:
-    task, data, _ = read_options(files.options(), "recommend", "", lambda parser: None)
+    task, data, _ = read_task(files.options(), "recommend", "")
     recommender = Recommender(task, data, options.pop("candidates", 5), torch.device("cpu"), **options)
     torch.manual_seed(0)
     for name, parameter in task.named_parameters():  # a new adapter changes nothing, and could be lost unseen
