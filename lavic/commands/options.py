@@ -97,7 +97,7 @@ def _config_files(name: str) -> Iterator[Path]:
         return
     if given.is_dir():
         raise UserError(f"{name} is a folder; give the path of a YAML file.")
-    short = re.sub(r"\.ya?ml$", "", given.as_posix().removeprefix("configs/"))
+    short = re.sub(r"\.ya?ml$", "", given.as_posix().rpartition("configs/")[2])
     for part in RENAMED.get(short, (short,)):
         places = [folder / f"{part}.yaml" for folder in (CHECKOUT, INSTALLED)]
         shipped = next((path for path in places if path.is_file()), None)
