@@ -56,3 +56,14 @@ def pad_left(sequences: Sequence[Any], pad_id: int) -> dict[str, Tensor]:
         input_ids[row, length - len(ids) :] = ids
         attention_mask[row, length - len(ids) :] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def pad_runs(
+    sequences: Sequence[Any], runs: Sequence[Sequence[tuple[int, int]]], pad_id: int, ghost: bool = False
+) -> dict[str, Tensor]:
+    """As `pad`, where what is supervised of each sample are several runs of tokens, (start, stop)."""
+    batch = pad(sequences, [len(sequence) for sequence in sequences], pad_id)
+    for row, spans in enumerate([] if ghost else runs):
+        for start, stop in spans:
+            batch["labels"][row, start:stop] = batch["input_ids"][row, start:stop]
+    return batch

@@ -7,6 +7,8 @@ little padding is computed and every step is still a random draw of its window.
 
 Each micro-batch carries the number of supervised tokens in the whole step, so that the loss can be divided by it
 before the backward pass, on every process alike and without any communication.
+
+Samples of different kinds, such as text alone and text with images, can be kept apart: a step then holds one kind.
 """
 
 from collections.abc import Iterator
@@ -48,6 +50,8 @@ class StepPlan(Sampler[MicroBatch]):
         world_size: number of processes.
         rank: this process.
         seed: of the order; None keeps samples in order of length, for evaluation.
+        kinds: of every sample, (N,); samples of two kinds never share a step, so that all processes run the same kind
+            at the same time. Null is one kind.
     """
 
     def __init__(
@@ -59,7 +63,9 @@ class StepPlan(Sampler[MicroBatch]):
         world_size: int = 1,
         rank: int = 0,
         seed: int | None = None,
+        kinds: npt.NDArray[np.int64] | None = None,
     ) -> None:
+        self.kinds = np.zeros(len(lengths), np.int64) if kinds is None else kinds
         self.lengths, self.target_lengths = lengths, target_lengths
         self.batch_size, self.accumulate = batch_size, accumulate
         self.world_size, self.rank = world_size, rank
@@ -71,15 +77,20 @@ class StepPlan(Sampler[MicroBatch]):
 
     def __len__(self) -> int:
         """Micro-batches of an epoch on this process."""
-        per_slot_row = self.batch_size * self.world_size
-        full, rest = divmod(len(self.lengths), per_slot_row * self.accumulate)
-        return full * self.accumulate + -(-rest // per_slot_row)
+        per_step = self.batch_size * self.accumulate * self.world_size
+        sizes = np.unique(self.kinds, return_counts=True)[1]
+        *earlier, last = [int(rest) for rest in sizes % per_step if rest] or [0]
+        full = int((sizes // per_step).sum()) + len(earlier)
+        return full * self.accumulate + -(-last // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        for step in self.steps():
+        steps = self.steps()
+        for number, step in enumerate(steps, 1):
             targets = int(self.target_lengths[step].sum())
-            per_slot_row = self.batch_size * self.world_size
-            slots = -(-len(step) // per_slot_row) * self.world_size
+            rows = -(-len(step) // (self.batch_size * self.world_size))
+            if number < len(steps):  # only an epoch's last step may have fewer micro-batches
+                rows = self.accumulate
+            slots = rows * self.world_size
             for row, samples in enumerate(np.array_split(step, slots)):
                 if row % self.world_size != self.rank:
                     continue
@@ -91,18 +102,26 @@ class StepPlan(Sampler[MicroBatch]):
     def steps(self) -> list[npt.NDArray[np.int64]]:
         """The samples of every optimizer step of the epoch, each sorted by length."""
         per_step = self.batch_size * self.accumulate * self.world_size
+        kinds = np.unique(self.kinds)
         if self.seed is None:
             by_length = np.argsort(self.lengths, kind="stable")
-            return [by_length[i : i + per_step] for i in range(0, len(by_length), per_step)]
+            groups = [by_length[self.kinds[by_length] == kind] for kind in kinds]
+            return _short_last([group[i : i + per_step] for group in groups for i in range(0, len(group), per_step)])
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))
-        whole, rest = np.split(order, [len(order) // per_step * per_step])
-        steps = []
-        for start in range(0, len(whole), WINDOW * per_step):
-            window = whole[start : start + WINDOW * per_step]
-            window = window[np.argsort(self.lengths[window], kind="stable")]
-            steps += [window[i : i + per_step] for i in range(0, len(window), per_step)]
-        steps = [steps[i] for i in rng.permutation(len(steps))]
-        if len(rest):
-            steps.append(rest[np.argsort(self.lengths[rest], kind="stable")])
-        return steps
+        steps, rests = [], []
+        for kind in kinds:
+            own = order[self.kinds[order] == kind]
+            whole, rest = np.split(own, [len(own) // per_step * per_step])
+            for start in range(0, len(whole), WINDOW * per_step):
+                window = whole[start : start + WINDOW * per_step]
+                window = window[np.argsort(self.lengths[window], kind="stable")]
+                steps += [window[i : i + per_step] for i in range(0, len(window), per_step)]
+            rests += [rest[np.argsort(self.lengths[rest], kind="stable")]] if len(rest) else []
+        return [steps[i] for i in rng.permutation(len(steps))] + rests
+
+
+def _short_last(steps: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
+    """The steps with the short ones, one a kind, at the end."""
+    longest = max((len(step) for step in steps), default=0)
+    return sorted(steps, key=lambda step: len(step) < longest)

@@ -228,6 +228,10 @@ class TaskData(pl.LightningDataModule):
         """Each sample's tokens (or whatever grows with them), and its supervised tokens; both (N,)."""
         raise NotImplementedError
 
+    def kinds(self, split: str) -> npt.NDArray[np.int64] | None:
+        """What kind each sample is, (N,), where kinds must not share a forward pass; null where there is one."""
+        return None
+
     def fingerprint(self) -> str:
         """A hash of the training samples, in their order: what a position in an epoch depends on."""
         raise NotImplementedError
@@ -238,7 +242,9 @@ class TaskData(pl.LightningDataModule):
         """This process's micro-batches of a split; without a seed in order of length."""
         assert self.trainer is not None
         world_size, rank = self.trainer.world_size, self.trainer.global_rank
-        return StepPlan(*self.lengths(split), self.batch_size, accumulate, world_size, rank, seed)
+        return StepPlan(
+            *self.lengths(split), self.batch_size, accumulate, world_size, rank, seed, kinds=self.kinds(split)
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Micro-batches in the order of the plan, from wherever a resumed run stands."""

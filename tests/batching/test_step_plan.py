@@ -67,3 +67,37 @@ def test_batches_are_of_similar_length() -> None:
     shuffled = np.random.default_rng(1).permutation(len(LENGTHS))
     unsorted = [MicroBatch(tuple(shuffled[i : i + 8]), 0) for i in range(0, len(shuffled), 8)]
     assert padding(plans(8, 1, 1)[0]) < padding(unsorted) / 3
+
+
+KINDS = np.random.default_rng(3).integers(0, 2, len(LENGTHS))
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+@pytest.mark.parametrize("split", [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4), (1, 1, 8), (3, 2, 2)])
+def test_kinds_are_kept_apart_at_the_same_time_on_every_process(split: tuple[int, int, int], seed: int | None) -> None:
+    batch_size, accumulate, world_size = split
+    if seed is None:
+        accumulate = 1
+    made = [
+        StepPlan(LENGTHS, TARGETS, batch_size, accumulate, world_size, rank, seed, KINDS) for rank in range(world_size)
+    ]
+    ranks = [list(plan) for plan in made]
+    assert {len(plan) for plan in made} == {len(ranks[0])}
+    assert all(len(rank) == len(ranks[0]) for rank in ranks)
+    for together in zip(*ranks, strict=True):
+        assert len({int(kind) for m in together for kind in KINDS[list(m.indices)]}) == 1
+        assert all(len(m.indices) <= batch_size for m in together)
+    seen = Counter(i for rank in ranks for m in rank if not m.ghost for i in m.indices)
+    assert seen == Counter(range(len(LENGTHS)))
+    per_step = batch_size * accumulate * world_size
+    reference = list(StepPlan(LENGTHS, TARGETS, per_step, seed=seed, kinds=KINDS))
+    for number, start in enumerate(range(0, len(ranks[0]), accumulate)):
+        step = [m for rank in ranks for m in rank[start : start + accumulate]]
+        samples = sorted(i for m in step if not m.ghost for i in m.indices)
+        assert samples == sorted(reference[number].indices)
+        assert {m.step_targets for m in step} == {int(TARGETS[samples].sum())}
+
+
+def test_one_kind_is_as_none() -> None:
+    one = StepPlan(LENGTHS, TARGETS, 4, 2, seed=1, kinds=np.ones_like(LENGTHS))
+    assert list(one) == list(StepPlan(LENGTHS, TARGETS, 4, 2, seed=1))

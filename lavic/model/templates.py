@@ -1,0 +1,119 @@
+"""How a conversation is written for a language model, and which of it the model is to say itself.
+
+One function writes it, for training and for generation: a prompt is the training text up to where an answer begins.
+The texts are those of LLaVA's conversations (`vicuna_v1`, `plain`, `llava_llama_2`) and of the language models' own
+forms; a checkpoint that marks its answers by `{% generation %}` can bring its own (`lavic/model/own_template.py`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from lavic.catalogue.records import IMAGE_TOKEN, Turn
+
+_CURIOUS = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+_HELPFUL = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+
+
+class Segment(NamedTuple):
+    """A stretch of a conversation's text, and whether the model learns to say it."""
+
+    text: str
+    supervised: bool
+
+
+class Writes(Protocol):
+    """What writes conversations."""
+
+    name: str
+    captions_only: bool
+
+    def segments(self, turns: Sequence[Turn], system: str | None, tokenizer: Any) -> Iterator[Segment]:
+        """A conversation's text in stretches; one that ends with a question ends where its answer would begin.
+
+        Args:
+            turns: question, answer, question, ...
+            system: the system text; None is the template's own.
+            tokenizer: whose beginning and end of a sequence are written.
+        """
+
+
+@dataclass(frozen=True)
+class Template:
+    """A way to write a conversation, in pieces that hold `{bos}`, `{eos}`, `{system}`, `{images}` and `{text}`.
+
+    Attributes:
+        name: as options call it.
+        question: everything from the end of an answer to where the next begins, without the space before it.
+        end: what follows an answer and is learned with it.
+        gap: the space before an answer. Generation stops before it, so the model learns it with the answer.
+        after: what follows an answer's end and is not learned.
+        between: what precedes every question but the first.
+        opening: how a system text is written, before the first question's text.
+        system: the system text of a conversation that has none.
+        captions_only: only an image and its caption are written; the question is thrown away.
+    """
+
+    name: str
+    question: str
+    end: str = "{eos}"
+    gap: str = ""
+    after: str = ""
+    between: str = ""
+    opening: str = ""
+    system: str = ""
+    captions_only: bool = False
+
+    def segments(self, turns: Sequence[Turn], system: str | None, tokenizer: Any) -> Iterator[Segment]:
+        """As `Writes` says."""
+        tokens = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
+        said = self.system if system is None else system
+        opening = self.opening.format(system=said) if said else ""
+        for place, turn in enumerate(turns):
+            if turn.role == "user":
+                before = self.between.format(**tokens) if place else ""
+                images = IMAGE_TOKEN * turn.images if self.captions_only else f"{IMAGE_TOKEN}\n" * turn.images
+                written = self.question.format(system="" if place else opening, images=images, text=turn.text)
+                yield Segment(before + written, False)
+            else:
+                yield Segment(self.gap + turn.text.strip() + self.end.format(**tokens), True)
+                yield Segment(self.after, False)
+
+
+def _blocks(name: str, start: str, middle: str, end: str, after: str, system: str) -> Template:
+    """A template in which every turn is a block with its speaker's name."""
+    return Template(
+        name,
+        question=f"{{system}}{start}user{middle}{{images}}{{text}}{end}{after}{start}assistant{middle}",
+        end=end,
+        after=after,
+        opening=f"{start}system{middle}{{system}}{end}{after}",
+        system=system,
+    )
+
+
+TEMPLATES: dict[str, Template] = {
+    template.name: template
+    for template in (
+        Template("vicuna_v1", "{system}USER: {images}{text} ASSISTANT:", gap=" ", opening="{system} ", system=_CURIOUS),
+        Template("plain", "{images}", end="\n", captions_only=True),
+        Template("mistral", "[INST] {system}{images}{text} [/INST]", gap=" ", opening="{system}\n\n"),
+        _blocks("chatml", "<|im_start|>", "\n", "<|im_end|>", "\n", "You are a helpful assistant."),
+        _blocks("llama_3", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "", _HELPFUL),
+        Template(
+            "llava_llama_2",
+            "[INST] {system}{images}{text} [/INST]",
+            end=" {eos}",
+            gap=" ",
+            between="{bos}",
+            opening="<<SYS>>\n{system}\n<</SYS>>\n\n",
+            system=_HELPFUL,
+        ),
+    )
+}

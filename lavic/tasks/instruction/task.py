@@ -1,0 +1,196 @@
+"""Instruction tuning: a LLaVA learns the answers of conversations, about images or about none.
+
+LLaVA's own two stages are two settings of it: the projector alone on captions (`configs/align.yaml`), then LoRA or the
+whole language model with the projector on conversations (`configs/instruct.yaml`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lavic.batching.padding import IGNORED
+from lavic.errors import UserError
+from lavic.model.activation_checkpointing import ActivationCheckpointing
+from lavic.model.adapters.directory import load_adapter
+from lavic.model.chat_text import stop_ids
+from lavic.model.generation import decode_greedily
+from lavic.model.image_entry import ImageEntry, ImageReader, touch
+from lavic.model.loading import BaseModel, load_config
+from lavic.model.loss import target_loss
+from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.speedups import Speedups
+from lavic.model.visual_tokens import blank_views, fill_placeholders
+from lavic.tasks.base import Task
+from lavic.tasks.instruction.card import card_parts
+from lavic.training.card import CardParts
+from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
+
+SUMS = ("loss", "tokens", "samples", "seen", "shuffled", "blank", "seen_tokens")
+
+
+class Instruction(Task):
+    """Any LLaVA, trained and validated on instruction records.
+
+    Args:
+        base: the checkpoint to start from.
+        trainable: what of it is trained.
+        entry: how images enter; as the data's.
+        speedups: what makes a step cheaper without changing its loss or gradients.
+        checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
+        lr: the optimizer's learning rate.
+        weight_decay: the optimizer's weight decay; biases and norms have none.
+        part_lr: learning rates of `vision`, `projector` or `language` where they differ from `lr`.
+        optimizer: a class path of an optimizer; null takes AdamW.
+        scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
+            keeps the rate constant.
+        adapter: a saved adapter to start from, or to validate and predict with; null makes a new one.
+        max_new_tokens: tokens of a generated answer at most.
+        seed: of the new adapter's weights (set by the command line from seed_everything).
+    """
+
+    report = TaskReport(
+        "instruction",
+        "LLaVA tuned on conversations",
+        (
+            VAL_LOSS,
+            VAL_PERPLEXITY,
+            VISUAL_GAIN,
+            Metric("visual_gain_blank", "gain over a blank image", "nats a token", better="higher"),
+            Metric("val_loss_seen", "val_loss, records with images", "nats a token"),
+            VAL_SAMPLES,
+        ),
+    )
+    adapter_folder = "instruction_adapter_best"
+    whole_model_for = ("predict",)
+
+    blank: Tensor  # (1, 3, side, side) uint8
+
+    def __init__(
+        self,
+        base: BaseModel,
+        trainable: TrainableParts,
+        entry: ImageEntry = ImageEntry(),  # noqa: B008  (frozen)
+        speedups: Speedups = Speedups(),  # noqa: B008  (frozen)
+        checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
+        lr: float = 2e-5,
+        weight_decay: float = 0.0,
+        part_lr: dict[str, float] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        adapter: Path | None = None,
+        max_new_tokens: int = 128,
+        seed: int = 42,
+    ) -> None:
+        super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
+        self.trainable, self.entry, self.adapter, self.max_new_tokens = trainable, entry, adapter, max_new_tokens
+
+    # -- model ---------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Raises a UserError where the data's images enter otherwise than the model's."""
+        theirs = self.trainer.datamodule.entry  # type: ignore[attr-defined]
+        if theirs != self.entry:
+            raise UserError(f"data.init_args.entry is {theirs}, and model.init_args.entry {self.entry}; give one.")
+
+    def load_processor(self) -> Any:
+        """The processor that counts and cuts as `entry` says."""
+        self.reader = ImageReader(self.base.name, load_config(self.base.name), self.entry)
+        return self.reader.processor
+
+    def build(self, llava: Any) -> Any:
+        """New adapters on the parts to train, or the saved ones."""
+        if self.adapter is None:
+            return place_adapters(llava, self.trainable, self.base.name, self.seed, self.entry.tokens)
+        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task)
+
+    def load_model(self, device: torch.device) -> None:
+        """The model, and what turns images into its input."""
+        super().load_model(device)
+        self.normalise = self.reader.normaliser()
+        self.register_buffer("blank", blank_views(self.reader.image_processor), persistent=False)
+        self.stop_ids = stop_ids(self.base.name, self.processor.tokenizer)
+
+    def card_parts(self, data: Any) -> CardParts:
+        """What the model card says."""
+        return card_parts(self.base.name, self.trainable.modes(), data)
+
+    def visual_tokens(self, batch: dict[str, Any], views: Tensor | None = None) -> Tensor | None:
+        """A batch's visual tokens, (N, D), of its own views or of others as many; None for text alone."""
+        if "views" not in batch:
+            return None
+        pixels = self.normalise(batch["views"] if views is None else views, self.llava.dtype)
+        found = self.reader.visual_tokens(self.llava, pixels, batch["sizes"])
+        if len(found) != batch["image_tokens"]:
+            raise RuntimeError(f"{len(found)} visual tokens for {batch['image_tokens']} image tokens")
+        return found
+
+    def token_loss(self, batch: dict[str, Any], visual_tokens: Tensor | None) -> Tensor:
+        """The sum of the batch's supervised tokens' losses, in nats."""
+        if visual_tokens is None:
+            width = self.llava.get_input_embeddings().weight.shape[1]
+            visual_tokens = torch.zeros(0, width, device=self.device, dtype=self.llava.dtype)
+        prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
+        return target_loss(self.llava, *prompt, visual_tokens, [self.reader.image_token_id])
+
+    # -- training and validation ---------------------------------------------------------------------------------
+
+    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+        """Of a batch with its own images; text alone does not run the tower, and still gives every part a gradient."""
+        loss = self.token_loss(batch, self.visual_tokens(batch))
+        return loss if "views" in batch else loss + touch(self.llava)
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the sums."""
+        self.start_sums(SUMS)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Adds up the loss; with images also that with another record's, and with blank ones."""
+        supervised = batch["labels"].ne(IGNORED)
+        loss, tokens = self.token_loss(batch, self.visual_tokens(batch)), supervised.sum()
+        self.add(loss=loss, tokens=tokens, samples=supervised.any(dim=1).sum())
+        if "shuffled" in batch:
+            other = batch["shuffled"]
+            blank = self.visual_tokens(batch, self.blank.expand(len(batch["views"]), -1, -1, -1))
+            self.add(
+                seen=loss,
+                seen_tokens=tokens,
+                shuffled=self.token_loss(other, self.visual_tokens(other)),
+                blank=self.token_loss(batch, blank),
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over all supervised tokens of the validation set, the same on every process."""
+        sums = self.total_sums()
+        loss = sums["loss"] / sums["tokens"]
+        self.log("val_loss", loss, prog_bar=True)
+        self.log("val_perplexity", float(torch.tensor(loss, dtype=torch.float64).exp()))
+        if sums["seen_tokens"]:
+            self.log("visual_gain", (sums["shuffled"] - sums["seen"]) / sums["seen_tokens"], prog_bar=True)
+            self.log("visual_gain_blank", (sums["blank"] - sums["seen"]) / sums["seen_tokens"])
+            self.log("val_loss_seen", sums["seen"] / sums["seen_tokens"])
+        self.log("val_samples", sums["samples"])
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    # -- generation ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def answer(self, batch: dict[str, Any]) -> list[str]:
+        """What the model answers to each record's last question, decoded greedily."""
+        embeds = self.llava.get_input_embeddings()(batch["input_ids"])
+        visual_tokens = self.visual_tokens(batch)
+        if visual_tokens is not None:
+            embeds = fill_placeholders(embeds, batch["input_ids"], visual_tokens, [self.reader.image_token_id])
+        found = decode_greedily(self.llava, embeds, batch["attention_mask"], self.max_new_tokens, self.stop_ids)
+        return [self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in found]
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """The batch's records with what was `generated` for each."""
+        return [
+            {**sample, "generated": text} for sample, text in zip(batch["samples"], self.answer(batch), strict=True)
+        ]
