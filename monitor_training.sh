@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=python3
 if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
-exec "$python" -m lavic.commands.monitor "$@"
+exec "$python" -m lavic monitor "$@"

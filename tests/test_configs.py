@@ -1,21 +1,20 @@
 """Every shipped YAML file is accepted by the command line that it configures, without anything being loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch.strategies import DeepSpeedStrategy
 
 from lavic.commands.fit import LavicCLI, Parser
+from lavic.commands.options import found_configs
 from lavic.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-OVERLAYS = {  # set on top of another file
-    "deepspeed_zero2.yaml": ["configs/distill.yaml"],
-    "demo.yaml": ["configs/distill.yaml"],
-    "demo_recommend.yaml": ["configs/recommend.yaml"],
-    "fsdp2.yaml": ["configs/distill.yaml"],
-}
+OVERLAYS = {"demo": "distill", "demo_recommend": "recommend"}  # set on top of another file
+OTHERS = {"describe"}  # options of another command than fit
+TASKS = sorted({path.stem for path in (ROOT / "configs").glob("*.yaml")} - OVERLAYS.keys() - OTHERS)
+WITH = sorted(path.stem for path in (ROOT / "configs" / "with").glob("*.yaml"))
 
 
 def parse(*args: str) -> object:
@@ -35,24 +34,59 @@ def parse(*args: str) -> object:
 
     cli = ParseOnly(
         LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, parser_class=Parser,
-        auto_configure_optimizers=False, load_from_checkpoint_support=False, args=["fit", *args],
+        seed_everything_default=42,
+        auto_configure_optimizers=False, load_from_checkpoint_support=False, args=found_configs(["fit", *args]),
     )  # fmt: skip
     return cli.config["fit"]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_shipped_config_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    below = [argument for file in OVERLAYS.get(path.name, []) for argument in ("--config", file)]
-    config = parse(*below, "--config", str(path))
-    assert config.model.class_path.startswith("lavic.tasks.")  # type: ignore[attr-defined]
-    assert config.data.class_path.startswith("lavic.tasks.")  # type: ignore[attr-defined]
+@pytest.mark.parametrize("names", [[task] for task in TASKS] + [[below, over] for over, below in OVERLAYS.items()])
+def test_a_shipped_config_is_accepted(names: list[str]) -> None:
+    config: Any = parse(*(part for name in names for part in ("--config", name)))
+    assert config.model.class_path.startswith("lavic.tasks.")
+    assert config.data.class_path.startswith("lavic.tasks.")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("overlay", WITH)
+def test_every_overlay_goes_on_every_task(task: str, overlay: str) -> None:
+    if overlay == "8gb" and task != "distill":
+        pytest.skip("names an option of stage 1 alone")
+    without, with_it = parse("--config", task), parse("--config", task, "--config", f"with/{overlay}")
+    assert with_it != without
+
+
+@pytest.mark.parametrize("overlay", WITH)
+def test_an_unknown_key_on_top_of_an_overlay_is_refused(overlay: str, tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("trainer: {max_epoch: 3}\n")
+    with pytest.raises(UserError, match="max_epoch"):
+        parse("--config", "distill", "--config", f"with/{overlay}", "--config", str(tmp_path / "more.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("configs/distill_8gb.yaml", ["distill", "with/8gb"]),
+        ("fsdp2", ["with/fsdp2"]),
+        ("deepspeed_zero2.yaml", ["with/zero2"]),
+    ],
+)
+def test_names_of_the_last_release_mean_what_they_did(old: str, new: list[str]) -> None:
+    expected = [part for name in new for part in ("--config", name)]
+    assert found_configs(["fit", f"--config={old}"]) == found_configs(["fit", *expected])
+
+
+def test_a_short_name_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert found_configs(["--config", "distill"]) == ["--config", str(ROOT / "configs/distill.yaml")]
+    (tmp_path / "distill").write_text("seed_everything: 3\n")  # the user's own file of that name comes first
+    assert found_configs(["--config", "distill"]) == ["--config", "distill"]
 
 
 def test_deepspeeds_options_make_a_strategy_of_stage_2(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("deepspeed")
     monkeypatch.chdir(ROOT)
-    config = parse("--config", "configs/distill.yaml", "--config", "configs/deepspeed_zero2.yaml")
+    config = parse("--config", "configs/distill.yaml", "--config", "with/zero2")
     options = config.trainer.strategy.init_args  # type: ignore[attr-defined]
     strategy = DeepSpeedStrategy(**options.as_dict())
     assert strategy.config is not None

@@ -6,7 +6,7 @@ batch at most. Whoever finds that all journals together cover the file writes th
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.item2meta import ImageRecord, ItemRecord, Record, read_item2meta
 from lavic.errors import UserError
 from lavic.files import writing
+from lavic.files.json_entries import Entry, read_entries
 
 DESCRIPTIONS, DESCRIPTION = "image_descriptions_llava_cleaned", "image_description_llava_cleaned"
 
@@ -55,6 +56,9 @@ def images_of(record: Record) -> list[str]:
     return [f"{record.item}_{i}.jpg" for i, image in named if isinstance(image, dict) and image.get("large")]
 
 
+_FIELDS = {field.name for field in fields(Said)}
+
+
 class Journal:
     """What all processes have said so far, and this one's file.
 
@@ -72,13 +76,11 @@ class Journal:
         """By image; a description counts more than a fault. A line that a kill cut is as if it were not there."""
         said: dict[str, Said] = {}
         for path in sorted(self.folder.glob("described-*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
-                try:
-                    entry = Said(**json.loads(line))
-                except (ValueError, TypeError):
-                    continue
-                if entry.image not in said or said[entry.image].fault:
-                    said[entry.image] = entry
+            for line in read_entries(path):
+                if isinstance(line, Entry) and isinstance(line.value, dict) and set(line.value) == _FIELDS:
+                    entry = Said(**line.value)
+                    if entry.image not in said or said[entry.image].fault:
+                        said[entry.image] = entry
         return said
 
     def open(self) -> "Journal":

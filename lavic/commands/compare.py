@@ -3,7 +3,6 @@
 A RUN is the output directory of a `test`; several seeds of one system are joined by commas (`out_a1,out_a2`).
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Hashable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lavic.commands.options import OptionParser
 from lavic.errors import UserError
 from lavic.evaluation.comparison import mcnemar, paired_bootstrap, spread
 from lavic.evaluation.intervals import Floats, intervals
@@ -32,14 +32,14 @@ class System:
 
 def main(arguments: list[str]) -> None:
     """Prints the table and the tests between each two systems."""
-    parser = argparse.ArgumentParser(prog="python -m lavic compare", description=__doc__)
+    parser = OptionParser(prog="python -m lavic compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output directory of a test; seeds joined by commas")
     parser.add_argument("--metric", default=None, help="hit_ratio@1 (default), mrr, ndcg, ...; exact_match, token_f1")
     parser.add_argument("--way", default="scored", help="how stage 2 chose: scored (default), generated, constrained")
     parser.add_argument("--resamples", type=int, default=2000, help="draws of the bootstrap (default: 2000)")
     parser.add_argument("--seed", type=int, default=42, help="of the draws (default: 42)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     if options.resamples < 1:
         raise UserError(f"--resamples is {options.resamples}; it must be at least 1.")
     systems = [_read(run, options.way, options.metric) for run in options.runs]

@@ -4,14 +4,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from lavic.commands.fit import Parser, quieten
+from lavic.commands.options import OptionParser
+from lavic.commands.quiet import quieten
 from lavic.model.composing import Architecture, ComposedDtype, compose
 
 
 def main(argv: list[str]) -> int:
     """The command line; the result, parameters by part, goes to standard output."""
     quieten()
-    parser = Parser(
+    parser = OptionParser(
         prog="python -m lavic compose", description="Builds a LLaVA from a vision tower and a language model."
     )
     parser.add_argument("--vision", type=str, required=True, help="Vision tower: a directory or hub name, as CLIP's.")
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dtype", type=ComposedDtype, default="auto", help="Of all weights; auto: the language's.")
     parser.add_argument("--seed", type=int, default=0, help="Of the projector's new weights.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
     made = compose(
         options.vision, options.language, Path(options.out), options.architecture, options.dtype, options.seed
     )

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
 from lavic.catalogue.description_journal import Journal, Said, Waiting, waiting_images, write_described
 from lavic.catalogue.images import BrokenImage, open_image
+from lavic.commands.options import OptionParser
 from lavic.errors import UserError
 from lavic.files import writing
 from lavic.model.describing import MAX_NEW_TOKENS, PROMPT, Describer, Prompter, Seen
@@ -166,13 +166,9 @@ def _as_it_is(one: Any) -> Any:
 
 def main(argv: list[str]) -> int:
     """The command line; see `describe` for the options."""
-    parser = ArgumentParser(prog="python -m lavic describe", description="Describes every image.", exit_on_error=False)
+    parser = OptionParser(prog="python -m lavic describe", description="Describes every image.")
     parser.add_argument("--config", action="config", help="YAML file of the options below: configs/describe.yaml.")
     parser.add_function_arguments(describe, fail_untyped=False)
-    try:
-        options = parser.instantiate_classes(parser.parse_args(argv))
-    except Exception as error:  # argparse, jsonargparse and the YAML reader each have their own
-        sentence = " ".join(str(error).split())
-        raise UserError(f"{sentence} (python -m lavic describe --help lists the options)") from None
+    options = parser.made(argv)
     describe(**{name: value for name, value in vars(options).items() if name != "config"})
     return 0

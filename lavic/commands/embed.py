@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from lavic.catalogue.images import open_image
 from lavic.catalogue.items import read_items
-from lavic.commands.options import read_options
+from lavic.commands.options import OptionParser, read_task
+from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import load_llava
@@ -25,6 +25,7 @@ from lavic.model.parts import unwrap
 from lavic.model.processor import load_processor
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import Normalise, cls_tokens
+from lavic.tasks.recommendation import Recommendation, RecommendationData
 from lavic.tasks.recommendation.item_store import build_item_store, store_folder, store_identity
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,10 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str]) -> int:
     """The command line: stage 2's YAML file, and how many images go through the model at a time."""
-    task, data, options = read_options(
-        argv, "python -m lavic embed", "Computes every item's CLS tokens once.", _add_options
-    )
+    quieten()
+    needs = (Recommendation, RecommendationData)
+    description = "Computes every item's CLS tokens once."
+    task, data, options = read_task(argv, "python -m lavic embed", description, _add_options, needs)
     if options.batch_size < 1:
         raise UserError(f"batch_size is {options.batch_size}; it must be at least 1.")
     shard, shards = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _add_options(parser: LightningArgumentParser) -> None:
+def _add_options(parser: OptionParser) -> None:
     parser.add_argument("--batch_size", type=int, default=16, help="Images a forward pass (of five views each).")
 
 

@@ -5,8 +5,10 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from lavic.commands.fit import Parser, quieten
+from lavic.commands.options import OptionParser
+from lavic.commands.quiet import quieten
 from lavic.errors import UserError
+from lavic.files.json_entries import read_json
 from lavic.model.adapters.about import read_about
 from lavic.model.adapters.merging import merge_adapters
 from lavic.model.adapters.saved import CONFIG
@@ -16,7 +18,7 @@ from lavic.model.loading import Dtype
 def main(argv: list[str]) -> int:
     """The command line; where the checkpoint is, and how close to the adapter's logits, goes to standard output."""
     quieten()
-    parser = Parser(prog="python -m lavic export", description="Merges adapters into a plain checkpoint.")
+    parser = OptionParser(prog="python -m lavic export", description="Merges adapters into a plain checkpoint.")
     parser.add_argument("--adapter", type=Path, required=True, help="The adapter's directory.")
     parser.add_argument(
         "--distilled", type=Path | None, default=None, help="Stage 1's adapter, below one of stage 2."
@@ -25,7 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="The new checkpoint's directory.")
     parser.add_argument("--dtype", type=Dtype, default="auto", help="Of the weights written; auto is bfloat16.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a line.")
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
     folders = [Path(folder) for folder in (options.distilled, options.adapter) if folder is not None]
     base = options.base or base_of(folders[-1])
     card = model_card(base, folders)
@@ -47,8 +49,8 @@ def base_of(folder: Path) -> str:
     if about is not None:
         return about.base
     try:
-        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(folder / CONFIG)["base_model_name_or_path"])
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder} holds no adapter that names its base; give one that does, or --base.") from None
 
 

@@ -1,45 +1,42 @@
 """`python -m lavic fit|validate|test|predict`: Lightning's command line, checked whole before anything is loaded."""
 
-import logging
+import json
 import os
-import re
 import sys
-import time
-from importlib.util import find_spec
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from transformers.utils import logging as transformers_logging
 
+from lavic.commands.options import OneSentence, found_configs, one_sentence
+from lavic.commands.quiet import quieten
 from lavic.errors import UserError
-from lavic.files import read_text
 from lavic.model.loading import resolve_dtype
+from lavic.training.best_adapter import BestAdapter
 from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
 from lavic.training.guards import SkipNonFiniteSteps
+from lavic.training.predictions import PredictionWriter
 from lavic.training.preflight import Preflight
+from lavic.training.run_folder import lock_output, run_id
 from lavic.training.run_log import RunLog
 from lavic.training.step_seeds import StepSeeds
+from lavic.training.strategies import check_before_start
 from lavic.training.text_log import start_text_log
+from lavic.training.validation_samples import ValidationSamples
 
 PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
-class Parser(LightningArgumentParser):
-    """A mistake in a flag or a YAML file is one sentence, not a page of usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises a UserError instead of printing the usage."""
-        raise UserError(one_sentence(message))
+class Parser(OneSentence, LightningArgumentParser):
+    """Lightning's parser, with one sentence for a mistake."""
 
 
 class LavicCLI(LightningCLI):
@@ -56,6 +53,7 @@ class LavicCLI(LightningCLI):
         parser.add_argument(
             "--resume", action="store_true", help="Go on from last.ckpt in the output directory, if there is one."
         )
+        parser.add_argument("--json", action="store_true", help="Print the metrics as one JSON object.")
         parser.add_lightning_class_args(TrainableCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SkipNonFiniteSteps, "non_finite_steps")
         parser.add_lightning_class_args(EarlyStop, "early_stop")
@@ -66,51 +64,79 @@ class LavicCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what depends on the machine: the precision, and where the output goes."""
         config = self.config[self.subcommand]
+        device = _device(config.trainer.accelerator)
+        dtype = resolve_dtype(config.model.init_args.base.dtype, device)
         if config.trainer.precision is None:
-            dtype = config.model.init_args.base.dtype
-            config.trainer.precision = PRECISION[resolve_dtype(dtype, _device(config.trainer.accelerator))]
-        _check_strategy(config.trainer.strategy, _device(config.trainer.accelerator))
-        config.trainer.default_root_dir = config.trainer.default_root_dir or "out"
-        config.trainer.enable_progress_bar = sys.stdout.isatty()
-        _writable(Path(config.trainer.default_root_dir))
+            config.trainer.precision = PRECISION[dtype]
+        check_before_start(config.trainer.strategy, device)
+        output = Path(config.trainer.default_root_dir or "out")
+        config.trainer.default_root_dir = str(output)
+        config.trainer.enable_progress_bar = sys.stderr.isatty()
+        _writable(output)
         _writable(config.logs_dir)
         if self.subcommand == "fit":
-            start_text_log(config.logs_dir / f"{run_id()}.log", terminal=sys.stdout.isatty())
-            config.ckpt_path = checkpoint_to_resume(Path(config.trainer.default_root_dir), config.resume)
+            lock_output(output)
+            run = run_id(config.logs_dir)
+            start_text_log(config.logs_dir / f"{run}.log", terminal=sys.stderr.isatty())
+            config.ckpt_path = checkpoint_to_resume(output, config.resume)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""
         config = self.config_init[self.subcommand]
+        run = run_id(config.logs_dir)
         if config.trainer.strategy == "ddp":
             kwargs["strategy"] = DDPStrategy(broadcast_buffers=False)  # none changes; DDP would send all at each step
         if config.trainer.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(save_dir=config.logs_dir, name="", version=run_id())
+            kwargs["logger"] = TensorBoardLogger(save_dir=config.logs_dir, name="", version=run)
         try:
-            trainer: pl.Trainer = super().instantiate_trainer(**kwargs)
+            trainer: Any = super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise UserError(f"The trainer's options do not fit together: {one_sentence(str(error))}") from None
         # in front, so that what they know is in the checkpoint that a later callback writes
-        always = [RunLog(config.logs_dir, run_id()), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
-        trainer.callbacks[:0] = always  # type: ignore[attr-defined]
-        return trainer
+        first = [RunLog(config.logs_dir, run), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
+        own = {type(callback) for callback in trainer.callbacks}  # named in the YAML file, to set their options
+        usual = [kind() for kind in (BestAdapter, ValidationSamples, PredictionWriter) if kind not in own]
+        trainer.callbacks[:0] = [*first, *usual]
+        made: pl.Trainer = trainer
+        return made
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; what breaks around it (disk, workers, memory, other processes) becomes one sentence."""
         with explained(Path(self.trainer.default_root_dir)):
             self.trainer.fit(**kwargs)
+        if self.config[self.subcommand].json:
+            self._print_metrics({name: float(value) for name, value in self.trainer.callback_metrics.items()})
+
+    def validate(self, **kwargs: Any) -> None:
+        """Validates, and prints the metrics."""
+        with explained(Path(self.trainer.default_root_dir)):
+            self._print_metrics(*self.trainer.validate(**{**kwargs, "verbose": False}))
+
+    def test(self, **kwargs: Any) -> None:
+        """Tests, and prints the metrics."""
+        with explained(Path(self.trainer.default_root_dir)):
+            self._print_metrics(*self.trainer.test(**{**kwargs, "verbose": False}))
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predicts into the output directory."""
+        with explained(Path(self.trainer.default_root_dir)):
+            self.trainer.predict(return_predictions=False, **{k: v for k, v in kwargs.items() if "return" not in k})
+
+    def _print_metrics(self, *several: Mapping[str, float]) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        metrics = {name: value for each in several for name, value in each.items()}
+        if self.config[self.subcommand].json:
+            print(json.dumps(metrics, indent=1))
+        else:
+            print("\n".join(f"{name}: {value:.6g}" for name, value in metrics.items()))
 
 
-def run_id() -> str:
-    """`training_YYYYMMDD_HHMMSS`, one for all processes of a run: the first sets it for those that it starts."""
-    return os.environ.setdefault("LAVIC_RUN_ID", time.strftime("training_%Y%m%d_%H%M%S"))
-
-
-def main(args: list[str]) -> None:
+def main(args: Sequence[str]) -> None:
     """Runs one subcommand of Lightning's; `args` starts with its name."""
     quieten()
-    _check_yaml(args)
     try:
-        _run(args)
+        _run(found_configs(args))
     except ValueError as error:
         if isinstance(error.__cause__, UserError):  # of a constructor, which jsonargparse wraps in pages of its own
             raise error.__cause__ from None
@@ -127,47 +153,20 @@ def _run(args: list[str]) -> None:
         seed_everything_default=42,
         save_config_callback=SaveConfigCallback,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
+        trainer_defaults={
+            "use_distributed_sampler": False,
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+            "log_every_n_steps": 10,
+        },
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=args,
     )
 
 
-def one_sentence(message: str) -> str:
-    """jsonargparse's message on one line, without its repetitions of the parser's inner names."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return re.sub(r"\s+", " ", "; ".join(lines))
-
-
 def _device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
-
-
-def _check_strategy(strategy: Any, device: torch.device) -> None:
-    """What Lightning would say of DeepSpeed in pages, after the weights are loaded."""
-    name = strategy if isinstance(strategy, str) else strategy.class_path
-    if "deepspeed" not in name.lower():
-        return
-    instead = "or give another --trainer.strategy, such as ddp"
-    if device.type != "cuda":
-        raise UserError(f"The strategy {name} runs on CUDA GPUs only, and this run is on the {device.type}; {instead}.")
-    if find_spec("deepspeed") is None:
-        raise UserError(f"The strategy {name} needs the package deepspeed; `pip install deepspeed`, {instead}.")
-
-
-def _check_yaml(args: list[str]) -> None:
-    """Names the file and the line of a YAML mistake, which jsonargparse does not."""
-    given = [value for flag, value in pairwise(args) if flag == "--config"]
-    given += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
-    for path in (Path(value) for value in given if Path(value).is_file()):
-        try:
-            yaml.safe_load(read_text(path))
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise UserError(f"{path} is not valid YAML in line {line} ({error.problem}); mend that line.") from None
-        except yaml.YAMLError:
-            raise UserError(f"{path} is not valid YAML text; give a YAML file.") from None
 
 
 def _writable(folder: Path) -> None:
@@ -176,14 +175,6 @@ def _writable(folder: Path) -> None:
         probe = folder / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise UserError(f"The output directory {folder} cannot be written ({error.strerror}); give another.") from None
-
-
-def quieten() -> None:
-    """Leaves out the libraries' messages that say nothing about this run."""
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage() and "💡" not in record.getMessage()
-    )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"The output directory {folder} cannot be written ({reason}); give another.") from None

@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lavic.catalogue.importing import LEFT_OUT, TRAIN, VALID, Imported, import_table
+from lavic.commands.options import OptionParser
 from lavic.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -57,13 +57,10 @@ def import_file(
 
 def main(argv: list[str]) -> int:
     """The command line; see `import_file` for the options."""
-    parser = ArgumentParser(prog="python -m lavic import", description="Reads a product table.", exit_on_error=False)
+    parser = OptionParser(prog="python -m lavic import", description="Reads a product table.")
     parser.add_argument("file", type=Path, help="CSV, TSV, Parquet, JSON or JSON lines, gzip or not.")
     parser.add_function_arguments(import_file, fail_untyped=False, skip={"file"})
-    try:
-        options = parser.parse_args(argv)
-    except Exception as error:  # argparse, jsonargparse and the YAML reader each have their own
-        raise UserError(f"{' '.join(str(error).split())} (python -m lavic import --help lists the options)") from None
+    options = parser.parse(argv)
     done = import_file(**options.as_dict())
     print(f"{done.items - done.valid_items} items -> {options.out / TRAIN}")
     print(f"{done.valid_items} items -> {options.out / VALID}")

@@ -3,12 +3,12 @@
 Nothing here imports PyTorch, so that it starts at once and works beside a run that fills the machine.
 """
 
-import argparse
 import math
 import shutil
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import zip_longest
 from pathlib import Path
@@ -20,8 +20,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lavic.commands.options import OptionParser
 from lavic.errors import UserError
 from lavic.runs.run_files import Run, find_run
+from lavic.runs.run_metrics import left_out_text, monitored, run_metrics
 from lavic.runs.terminal_chart import draw
 
 COLOURS = {"running": "green", "finished": "cyan", "interrupted": "yellow", "stale": "yellow"}
@@ -35,43 +37,38 @@ EXPLAINED = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 2 with one sentence where there is no such run."""
-    parser = argparse.ArgumentParser(prog="./monitor_training.sh", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--logs", type=Path, default=Path("logs"), help="directory of the runs (default: logs)"
-    )
-    parser.add_argument("--run", metavar="ID", help="a run's name in it (default: the newest)")
-    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks (default: 2)")
+def main(arguments: Sequence[str]) -> int:
+    """The command line: which run, and what of it to print once."""
+    parser = OptionParser(prog="./monitor_training.sh", description="Follows a run, or prints one look at it.")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="Folder of the runs.")
+    parser.add_argument("--run", type=str | None, default=None, help="A run's name in it; the newest by default.")
+    parser.add_argument("--interval", type=float, default=2.0, help="Seconds between two looks.")
     for flag, text in {
         "summary": "status, progress and newest metrics",
         "loss": "the loss curves",
         "errors": "warnings, skipped steps and how the run ended",
         "gpu": "what nvidia-smi says of the GPUs",
     }.items():
-        parser.add_argument(f"--{flag}", action="store_true", help=f"print once: {text}")
-    options = parser.parse_args(arguments)
+        parser.add_argument(f"--{flag}", action="store_true", help=f"Print once: {text}.")
+    options = parser.parse(arguments)
+    if options.interval <= 0:
+        raise UserError(f"--interval is {options.interval}; it must be above 0 seconds.")
     console = Console()
-    try:
-        run = find_run(options.logs, options.run)
-        parts: list[RenderableType] = []
-        if options.summary:
-            parts += [header(run), numbers(run)]
-        if options.loss:
-            parts.append(curves(run, console.width, 16))
-        if options.errors:
-            parts.append(troubles(run, last=20))
-        if options.gpu:
-            parts.append(gpus())
-        if parts or not console.is_terminal:
-            console.print(Group(*(parts or [screen(run, console)])))
-            return 0
+    run = find_run(options.logs, options.run)
+    parts: list[RenderableType] = []
+    if options.summary:
+        parts += [header(run), numbers(run)]
+    if options.loss:
+        parts.append(curves(run, console.width, 16))
+    if options.errors:
+        parts.append(troubles(run, last=20))
+    if options.gpu:
+        parts.append(gpus())
+    if parts or not console.is_terminal:
+        console.print(Group(*(parts or [screen(run, console)])))
+        return 0
+    with suppress(KeyboardInterrupt):
         follow(options.logs, options.run, options.interval, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass
     return 0
 
 
@@ -128,42 +125,32 @@ def header(run: Run) -> RenderableType:
 def numbers(run: Run) -> RenderableType:
     """The newest metrics, best values and counts."""
     train, val = run.last("train"), run.last("validation")
-    best = min(run.of("validation"), key=lambda e: e.get("val_loss", math.inf), default={})
+    by = monitored(run)
     saved, adapter = run.last("checkpoint"), run.last("adapter")
-    left_out = run.about.get("skipped") or {}
-    reasons = f" ({', '.join(f'{n} {reason}' for reason, n in left_out.items())})" if left_out else ""
+    adapter_value = adapter.get("value", adapter.get(by.name))
+    validation = [(metric.label, f"{metric.text(val.get(metric.name))} {metric.unit}") for metric in run_metrics(run)]
     cells = [
         ("train_loss", _number(train.get("train_loss"))),
         ("learning rate", _number(train.get("lr"), ".2e")),
         ("grad_norm", _number(train.get("grad_norm"), ".3f")),
-        ("val_loss", f"{_number(val.get('val_loss'))}  best {_number(best.get('val_loss'))}"),
-        ("val_perplexity", _number(val.get("val_perplexity"), ".3f")),
-        (
-            "visual_gain",
-            f"{_number(val.get('visual_gain'))} shuffled, {_number(val.get('visual_gain_blank'))} blank",
-        ),
+        *validation,
+        (f"best {by.label}", by.text(by.best(run).get(by.name))),
         ("samples/s", _number(train.get("samples_per_second"), ".2f")),
         ("tokens/s", _number(train.get("tokens_per_second"), ",.0f")),
         ("model FLOP use", _number(train.get("mfu"), ".1%")),
         ("waiting for data", _number(train.get("data_wait"), ".0%")),
         ("peak memory", f"{_number(train.get('memory_gib'), '.2f')} GiB"),
-        (
-            "samples",
-            f"{run.about.get('train_samples') or '-'} train, {run.about.get('val_samples') or '-'} valid",
-        ),
-        ("left out", f"{sum(left_out.values())}{reasons}"),
+        ("samples", f"{run.about.get('train_samples') or '-'} train, {run.about.get('val_samples') or '-'} val"),
+        ("left out", left_out_text(run)),
         ("skipped steps", str(len(run.of("skip")))),
         ("last checkpoint", _ago(saved, f"step {saved.get('step')}")),
-        (
-            "best adapter",
-            _ago(adapter, f"step {adapter.get('step')}, val_loss {_number(adapter.get('val_loss'))}"),
-        ),
+        ("best adapter", _ago(adapter, f"step {adapter.get('step')}, {by.label} {by.text(adapter_value)}")),
         ("warnings", str(len(run.of("warning")))),
     ]
     table = Table.grid(padding=(0, 2))
     half = (len(cells) + 1) // 2
     for left, right in zip_longest(cells[:half], cells[half:], fillvalue=("", "")):
-        table.add_row(Text(left[0], style="dim"), left[1], Text(right[0], style="dim"), right[1])
+        table.add_row(Text(left[0], style="dim"), Text(left[1]), Text(right[0], style="dim"), Text(right[1]))
     return Panel(table, title="newest metrics")
 
 
@@ -210,10 +197,10 @@ def gpus() -> RenderableType:
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Panel(f"nvidia-smi failed: {error}", title="GPUs")
+        return Panel(Text(f"nvidia-smi failed: {error}"), title="GPUs")
     table = Table(*fields.split(","), box=None)
     for line in found.strip().splitlines():
-        table.add_row(*(part.strip() for part in line.split(",")))
+        table.add_row(*(Text(part.strip()) for part in line.split(",")))
     return Panel(table, title="GPUs")
 
 
@@ -227,7 +214,3 @@ def _duration(seconds: float) -> str:
 
 def _ago(event: dict[str, float], what: str) -> str:
     return f"{what}, {_duration(time.time() - event['time'])} ago" if event else "none yet"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

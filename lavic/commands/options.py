@@ -1,36 +1,161 @@
-"""The YAML file of stage 2, read by the commands that need its task and data but no trainer."""
+"""The one reader of YAML files and flags, for every command.
 
-from collections.abc import Callable
-from typing import Any
+What `fit` takes, the others take, and refuse what it refuses: several `--config` files, each set on top of those
+before it, then flags; a mistake is one sentence. Nothing here imports torch before a task is asked for.
+"""
 
-from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from lavic.commands.fit import Parser, quieten
-from lavic.tasks.recommendation.data import RecommendationData
-from lavic.tasks.recommendation.task import Recommendation
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from lavic.errors import UserError
+from lavic.files import read_text
+
+CHECKOUT = Path(__file__).parents[2] / "configs"
+INSTALLED = Path(sys.prefix) / "share" / "lavic" / "configs"
+RENAMED = {  # names of 0.1, until 0.3
+    "distill_8gb": ("distill", "with/8gb"),
+    "fsdp2": ("with/fsdp2",),
+    "deepspeed_zero2": ("with/zero2",),
+}
 
 
-def read_options(
-    argv: list[str], prog: str, description: str, add_options: Callable[[LightningArgumentParser], None]
-) -> tuple[Recommendation, RecommendationData, Namespace]:
-    """The task (without a model yet), the data module, and the options that `add_options` has added.
+def one_sentence(message: str) -> str:
+    """A parser's message on one line, without its repetitions of inner names."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    return re.sub(r"\s+", " ", "; ".join(lines))
+
+
+class OneSentence:
+    """For a parser: a mistake in a flag or a YAML file is one sentence, not a page of usage."""
+
+    prog: str
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises a UserError instead of printing the usage."""
+        cause: BaseException | None = ex
+        while cause is not None:  # of a constructor or a reader, which the parser wraps in words of its own
+            if isinstance(cause, UserError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        said = one_sentence(message).rstrip(".")
+        raise UserError(f"{said} (see --help)." if self.prog.startswith("python -m lavic") else f"{said}.")
+
+
+class OptionParser(OneSentence, ArgumentParser):
+    """jsonargparse's parser, for commands that need no trainer."""
+
+    def parse(self, argv: Sequence[str]) -> Namespace:
+        """The options, the configuration files found, named and checked first. Raises UserError."""
+        return self.parse_args(found_configs(argv))
+
+    def made(self, argv: Sequence[str]) -> Namespace:
+        """The same, with objects in the place of their options. Raises UserError."""
+        try:
+            made: Namespace = self.instantiate_classes(self.parse(argv))
+        except ValueError as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+        return made
+
+
+def found_configs(argv: Sequence[str]) -> list[str]:
+    """The arguments with each `--config NAME` as the file that it means.
+
+    A name is a path, or else that of a file which LaViC ships: `distill`, `with/8gb`, `configs/distill.yaml`.
+
+    Raises:
+        UserError: there is no such file, or it is not valid YAML (names the line).
+    """
+    found: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag != "--config":
+            found.append(argument)
+            continue
+        if not equals:
+            value = next(arguments, "")
+        if not value:
+            raise UserError("--config has no value; write --config FILE.")
+        for path in _config_files(value):
+            _check_yaml(path)
+            found += ["--config", str(path)]
+    return found
+
+
+def _config_files(name: str) -> Iterator[Path]:
+    given = Path(name)
+    if given.is_file():
+        yield given
+        return
+    if given.is_dir():
+        raise UserError(f"{name} is a folder; give the path of a YAML file.")
+    short = re.sub(r"\.ya?ml$", "", given.as_posix().rpartition("configs/")[2])
+    for part in RENAMED.get(short, (short,)):
+        places = [folder / f"{part}.yaml" for folder in (CHECKOUT, INSTALLED)]
+        shipped = next((path for path in places if path.is_file()), None)
+        if shipped is None:
+            names = sorted(path.relative_to(CHECKOUT).with_suffix("").as_posix() for path in CHECKOUT.rglob("*.yaml"))
+            raise UserError(f"The configuration {name} does not exist; give a YAML file, or one of {', '.join(names)}.")
+        yield shipped
+
+
+def _check_yaml(path: Path) -> None:
+    """Names the file and the line of a YAML mistake, which jsonargparse does not."""
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path} is not valid YAML in line {line} ({error.problem}); mend that line.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML ({one_sentence(str(error))}); give a YAML file.") from None
+    if not isinstance(content, dict):
+        held = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"{path} holds {held}, not options by their names; give a YAML file of options.")
+
+
+def read_task(
+    argv: Sequence[str],
+    prog: str,
+    description: str,
+    add_options: Callable[["OptionParser"], None] | None = None,
+    needs: tuple[type, type] | None = None,
+) -> tuple[Any, Any, Namespace]:
+    """The task (without a model yet), the data module, and all options, of a training run's YAML file.
 
     Every key of the file can be given as a flag too, as for `fit`.
 
+    Args:
+        argv: the arguments.
+        prog: the command, for its help.
+        description: what it does, for its help.
+        add_options: adds the command's own.
+        needs: the task's and the data module's classes; any if None.
+
     Raises:
-        UserError: an option or a key is wrong.
+        UserError: an option or a key is wrong, or the file is another task's.
     """
-    quieten()
-    parser = Parser(prog=prog, description=description)
-    parser.add_argument("--config", action="config", help="The YAML file of stage 2, such as configs/recommend.yaml.")
-    parser.add_subclass_arguments(Recommendation, "model", required=True)
-    parser.add_subclass_arguments(RecommendationData, "data", required=True)
+    from lavic.tasks.base import Task, TaskData
+
+    task_class, data_class = needs or (Task, TaskData)
+    parser = OptionParser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help="A YAML file of a training run; later ones are set on top.")
+    parser.add_subclass_arguments(task_class, "model", required=True)
+    parser.add_subclass_arguments(data_class, "data", required=True)
     parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
     parser.add_argument("--trainer", type=dict[str, Any], default={}, help="As for fit; only its output is used.")
+    for section in ("checkpoint", "early_stop", "non_finite_steps"):
+        parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help="As for fit; not used.")
     parser.add_argument("--logs_dir", type=str | None, default=None, help="As for fit; not used.")
     parser.add_argument("--seed_everything", type=int, default=42, help="Seed, as for fit.")
-    add_options(parser)
-    options = parser.parse_args(argv)
-    made = parser.instantiate_classes(options)
-    return made.model, made.data, options
+    if add_options:
+        add_options(parser)
+    made = parser.made(argv)
+    return made.model, made.data, made

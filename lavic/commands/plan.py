@@ -1,31 +1,32 @@
 """`python -m lavic plan`: what a configuration needs and how fast it should be, before any weight is loaded."""
 
-import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from transformers import LlavaNextConfig
 
 from lavic.catalogue.descriptions import DescribedImage, read_described_images
+from lavic.commands.options import OptionParser, read_task
+from lavic.commands.quiet import quieten
 from lavic.cost.counting import Sample, StepFlop, parameters, step_flop, trainable_parameters
 from lavic.cost.gpus import Gpu, known_gpu, named_gpu
 from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.errors import UserError
-from lavic.files import read_text
 from lavic.files.json_entries import read_json
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.loading import BaseModel, load_config
 from lavic.model.parts import TrainableParts
-from lavic.model.speedups import Speedups
+from lavic.model.speedups import PLAIN, Speedups
+from lavic.tasks.base import Task, TaskData
+from lavic.tasks.distillation import Distillation
+from lavic.tasks.recommendation import Recommendation
 
 DEFAULT_MODEL = "llava-hf/llava-v1.6-mistral-7b-hf"
-STAGE_1 = "lavic.tasks.distillation.Distillation"
 ASSUMED_MFU = 0.45
 
 
@@ -40,23 +41,30 @@ class Run:
     trainable: TrainableParts
     speedups: Speedups
     checkpointing: ActivationCheckpointing
+    sample: Sample
     batch_size: int
     epochs: int
     samples: int | None
 
 
-def main(args: list[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     """Prints the plan of `--config FILE`."""
-    parser = argparse.ArgumentParser(prog="python -m lavic plan", description=__doc__)
-    parser.add_argument(
-        "--config", type=Path, required=True, action="append",
-        help="YAML file of a training run; a further one is set on top",
-    )  # fmt: skip
-    parser.add_argument("--gpu", help='GPU to plan for, such as "RTX 4090"; by default the one in this machine')
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    options = parser.parse_args(args)
-    plan = make_plan(read_run(options.config), *_gpu(options.gpu))
+    quieten()
+    task, data, options = read_task(argv, "python -m lavic plan", "What a configuration needs.", _add_options)
+    if options.prompt_tokens < 1:
+        raise UserError(f"--prompt_tokens is {options.prompt_tokens}; it must be at least 1.")
+    run = planned_run(task, data, int(options.trainer.get("max_epochs") or 1), options.prompt_tokens)
+    plan = make_plan(run, *_gpu(options.gpu))
     print(json.dumps(plan, indent=2) if options.json else as_text(plan))
+    return 0
+
+
+def _add_options(parser: OptionParser) -> None:
+    parser.add_argument(
+        "--gpu", type=str | None, default=None, help="GPU to plan for, such as RTX_4090; the one in this machine."
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
+    parser.add_argument("--prompt_tokens", type=int, default=500, help="Stage 2: tokens of a prompt and its answer.")
 
 
 def default_config() -> LlavaNextConfig:
@@ -65,64 +73,32 @@ def default_config() -> LlavaNextConfig:
     return LlavaNextConfig(**read_json(file))
 
 
-def read_run(paths: list[Path]) -> Run:
-    """Reads the settings that decide cost out of a training YAML and what is set on top of it.
+def planned_run(task: Task, data: TaskData, epochs: int, prompt_tokens: int) -> Run:
+    """What of a task and its data decides cost.
 
     Raises:
-        UserError: a file is missing, is no YAML, or has a wrong key or value there.
+        UserError: the plan does not know the task.
     """
-    whole: dict[str, Any] = {}
-    for path in paths:
-        try:
-            whole = _on_top(whole, yaml.safe_load(read_text(path)))
-        except OSError as error:
-            raise UserError(f"The configuration {path} cannot be read ({error.strerror}); give another.") from None
-        except (yaml.YAMLError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is no YAML of a training run ({reason}).") from None
-    model, data = (whole.get(part, {}).get("init_args", {}) for part in ("model", "data"))
-    trainer = whole.get("trainer") or {}
-    task = whole.get("model", {}).get("class_path", STAGE_1)
-    if task != STAGE_1:
-        raise UserError(f"{path} trains {task}; the plan knows {STAGE_1} only.")
-    if not model:
-        raise UserError(f"{path} configures no model; give a training run's, such as configs/distill.yaml.")
-    parts = {
-        "base": BaseModel,
-        "trainable": TrainableParts,
-        "speedups": Speedups,
-        "checkpointing": ActivationCheckpointing,
-    }
-    parser = ArgumentParser(exit_on_error=False)
-    for name, kind in parts.items():
-        parser.add_argument(f"--{name}", type=kind, default=kind())
-    try:
-        settings = parser.parse_object({name: model[name] for name in parts if name in model})
-    except ArgumentError as error:
-        raise UserError(f"{' and '.join(map(str, paths))}: {' '.join(str(error).split())}") from None
-    made = parser.instantiate_classes(settings)
-    return Run(
-        **{name: made[name] for name in parts},
-        batch_size=int(data.get("batch_size", 1)),
-        epochs=int(trainer.get("max_epochs", 1)),
-        samples=_count_samples(data),
-    )
+    common: dict[str, Any] = {"base": task.base, "checkpointing": task.checkpointing}
+    common |= {"batch_size": data.batch_size, "epochs": epochs}
+    if isinstance(task, Distillation):
+        samples = _count_samples(data.sources["train"].metadata, data.max_samples)  # type: ignore[attr-defined]
+        return Run(trainable=task.trainable, speedups=task.speedups, sample=Sample(), samples=samples, **common)
+    if isinstance(task, Recommendation):
+        parts = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=task.lora)
+        answer = 12  # tokens of an ID with its end: all that is supervised
+        sample = Sample(views=0, tokens=prompt_tokens, prefix=0, before_placeholder=0, targets=answer)
+        speedups = replace(PLAIN, target_logits_only=True, fused_lora=True)
+        return Run(trainable=parts, speedups=speedups, sample=sample, samples=None, **common)
+    name = task.report.task
+    raise UserError(f"The plan does not know the task {name} yet; it knows distillation and recommendation.")
 
 
-def _on_top(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _on_top(below[key], value) if both else value
-    return merged
-
-
-def _count_samples(data: dict[str, Any]) -> int | None:
-    path = Path(data.get("train_data") or "")
+def _count_samples(path: Path, most: int | None) -> int | None:
     if not path.is_file():
         return None
     count = sum(isinstance(entry, DescribedImage) for entry in read_described_images(path))
-    return min(count, data.get("max_samples") or count)
+    return min(count, most or count)
 
 
 def _gpu(name: str | None) -> tuple[str | None, Gpu | None]:
@@ -139,7 +115,7 @@ def _gpu(name: str | None) -> tuple[str | None, Gpu | None]:
 def make_plan(run: Run, gpu_name: str | None = None, gpu: Gpu | None = None) -> dict[str, Any]:
     """The plan as what `--json` prints. GiB are of the batch, TFLOP of one sample."""
     config = default_config() if run.base.name == DEFAULT_MODEL else load_config(run.base.name)
-    sample = Sample()
+    sample = run.sample
     flop = step_flop(config, run.trainable, sample, run.speedups, run.checkpointing)
     gib = {part: size / GIB for part, size in _bytes(config, run, sample).items()}
     total = sum(gib.values())

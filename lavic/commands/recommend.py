@@ -13,15 +13,17 @@ from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
-from lavic.commands.options import read_options
+from lavic.commands.options import OptionParser, read_task
+from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.files import clean, read_text
 from lavic.retrieval.documents import Indexed
 from lavic.retrieval.scorers import Method
+from lavic.tasks.recommendation import Recommendation, RecommendationData
 from lavic.tasks.recommendation.recommender import NothingFound, Recommended, Recommender, seeker_turns
 
 BEST_ADAPTER = "recommendation_lora_adapter_best"
@@ -29,22 +31,13 @@ BEST_ADAPTER = "recommendation_lora_adapter_best"
 
 def main(argv: list[str]) -> int:
     """The command line: stage 2's YAML file, and where the conversation comes from."""
-    task, data, options = read_options(
-        argv, "python -m lavic recommend", "Recommends products of a catalogue to a conversation.", _add_options
-    )
-    if task.adapter is None:
-        task.adapter = Path(options.trainer.get("default_root_dir") or "out_recommend") / BEST_ADAPTER
-    if not task.adapter.is_dir():
-        raise UserError(
-            f"The recommendation adapter {task.adapter} does not exist; train one with `python -m lavic fit`, or give "
-            "another by --model.init_args.adapter."
-        )
+    quieten()
+    needs = (Recommendation, RecommendationData)
+    description = "Recommends products of a catalogue to a conversation."
+    task, data, options = read_task(argv, "python -m lavic recommend", description, _add_options, needs)
     if not options.chat and options.conversation != "-" and not Path(options.conversation).is_file():
         raise UserError(f"The conversation file {options.conversation} does not exist; give a text file, or - .")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recommender = Recommender(
-        task, data, options.candidates, device, options.index, options.method, options.embedding_model
-    )
+    recommender = load_recommender(task, data, options)
     for conversation in _conversations(options):
         started = time.perf_counter()
         try:
@@ -58,15 +51,37 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _add_options(parser: LightningArgumentParser) -> None:
-    parser.add_argument("--conversation", type=str, default="-", help="A text file; - reads standard input.")
-    parser.add_argument("--chat", action="store_true", help="Read a conversation line by line, answering each.")
+def load_recommender(task: Recommendation, data: RecommendationData, options: Namespace) -> Recommender:
+    """The recommender of a task with a trained adapter: the one that is named, or the best of the output directory.
+
+    Raises:
+        UserError: there is no adapter, or the catalogue or its item store cannot be used.
+    """
+    if task.adapter is None:
+        task.adapter = Path(options.trainer.get("default_root_dir") or "out_recommend") / BEST_ADAPTER
+    if not task.adapter.is_dir():
+        raise UserError(
+            f"The recommendation adapter {task.adapter} does not exist; train one with `python -m lavic fit`, or give "
+            "another by --model.init_args.adapter."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Recommender(task, data, options.candidates, device, options.index, options.method, options.embedding_model)
+
+
+def add_retrieval_options(parser: OptionParser) -> None:
+    """How candidates are found, for every command that ranks a catalogue."""
     parser.add_argument("--candidates", type=int, default=10, help="Items that retrieval picks for the model to rank.")
     parser.add_argument("--index", type=Indexed, default="both", help="What of an item is searched.")
     parser.add_argument("--method", type=Method, default="bm25", help="How the candidates are found.")
     parser.add_argument(
         "--embedding_model", type=str | None, default=None, help="sentence-transformers, for embeddings."
     )
+
+
+def _add_options(parser: OptionParser) -> None:
+    parser.add_argument("--conversation", type=str, default="-", help="A text file; - reads standard input.")
+    parser.add_argument("--chat", action="store_true", help="Read a conversation line by line, answering each.")
+    add_retrieval_options(parser)
     parser.add_argument("--image", type=Path | None, default=None, help="An image file that shows what is meant.")
     parser.add_argument("--top", type=int, default=10, help="Products shown.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
@@ -96,6 +111,7 @@ def _show(ranked: list[Recommended], seconds: float, as_json: bool) -> None:
         return
     table = Table("", Column("ID", no_wrap=True), "probability", "title", Column("image", overflow="fold"))
     for place, r in enumerate(ranked, 1):
-        table.add_row(str(place), r.item, f"{r.probability:.3f}", r.title, r.image or "none")
+        cells = (str(place), r.item, f"{r.probability:.3f}", r.title, r.image or "none")
+        table.add_row(*map(Text, cells))
     Console().print(table)
     print(f"latency: {seconds:.3f} s")

@@ -1,6 +1,5 @@
 """`python -m lavic report RUN`: one HTML page of a run that needs no other file and no network."""
 
-import argparse
 import base64
 import shlex
 import time
@@ -8,9 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lavic.commands.options import OptionParser
 from lavic.files import read_text, write_text
 from lavic.files.json_entries import Entry, read_entries
 from lavic.runs.run_files import Run, find_run
+from lavic.runs.run_metrics import RunMetric, left_out_text, monitored, run_metrics
 from lavic.runs.svg_chart import chart
 
 CURVES = {
@@ -37,11 +38,11 @@ svg .title { font-size: 13px; fill: #1f2937 } svg .grid { stroke: #e5e7eb }
 
 def main(arguments: list[str]) -> None:
     """Writes the page and prints where it is."""
-    parser = argparse.ArgumentParser(prog="python -m lavic report", description=__doc__)
+    parser = OptionParser(prog="python -m lavic report", description=__doc__)
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's name or its directory (default: the newest)")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="directory of the runs (default: logs)")
     parser.add_argument("--output", type=Path, help="the page to write (default: report.html in the run's directory)")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     named = Path(options.run) if options.run else None
     if named is not None and named.is_dir():
         run = find_run(named.resolve().parent, named.resolve().name)
@@ -73,9 +74,9 @@ def page(run: Run) -> str:
 
 def _summary(run: Run) -> dict[str, Any]:
     about, train, val = run.about, run.last("train"), run.last("validation")
-    best = min((e for e in run.of("validation") if "val_loss" in e), key=lambda e: e["val_loss"], default={})
+    by = monitored(run)
+    best = by.best(run)
     continued = about.get("continues")
-    names = ("val_loss", "val_perplexity", "visual_gain", "visual_gain_blank")
     return {
         "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["started"])),
         "continues": f"{continued['run_id']} from step {continued['step']}" if continued else None,
@@ -83,11 +84,11 @@ def _summary(run: Run) -> dict[str, Any]:
         "steps": f"{run.step} of {about.get('total_steps')}",
         "epochs": f"{train.get('epoch')} of {about.get('epochs')}",
         "samples": f"{about.get('train_samples')} to train, {about.get('val_samples')} to validate",
-        "left out": about.get("skipped") or "none",
+        "left out": left_out_text(run),
         "trainable parameters": about.get("trainable_parameters"),
         "device": f"{about.get('processes')} x {about.get('device')} on {about.get('host')}",
-        **{name: val.get(name) for name in names},
-        "best val_loss": f"{best['val_loss']:.6f} at step {best['step']}" if best else None,
+        **{_named(metric): metric.text(val.get(metric.name)) for metric in run_metrics(run)},
+        f"best {by.label}": f"{by.text(best[by.name])} at step {best['step']}" if best else None,
         "samples a second": train.get("samples_per_second"),
         "tokens a second": train.get("tokens_per_second"),
         "model FLOP utilisation": train.get("mfu"),
@@ -95,6 +96,10 @@ def _summary(run: Run) -> dict[str, Any]:
         "output": about.get("output_dir"),
         "command": shlex.join(about.get("command", [])),
     }
+
+
+def _named(metric: RunMetric) -> str:
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
 
 
 def _curves(run: Run) -> list[str]:

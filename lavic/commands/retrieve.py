@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lavic.catalogue.items import read_items
-from lavic.commands.fit import Parser
+from lavic.commands.options import OptionParser
 from lavic.errors import UserError
 from lavic.files import writing
 from lavic.files.json_entries import Malformed, read_entries
@@ -129,10 +129,10 @@ def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict
 
 def main(argv: list[str]) -> int:
     """The command line; see `retrieve` for the options."""
-    parser = Parser(prog="python -m lavic retrieve", description="Builds candidates for conversations.")
+    parser = OptionParser(prog="python -m lavic retrieve", description="Builds candidates for conversations.")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_function_arguments(retrieve, fail_untyped=False)
-    values = retrieve(**{k: v for k, v in parser.parse_args(argv).as_dict().items() if k != "config"})
+    values = retrieve(**{k: v for k, v in parser.parse(argv).as_dict().items() if k != "config"})
     for metric, value in values.items():
         print(f"{metric}: {value:.4f}")
     if not values:

@@ -6,7 +6,6 @@ is `python -m lavic fit --config configs/distill.yaml` with those two options se
 `--trainer.max_steps 100`, is passed on as it is.
 """
 
-from lavic.commands import fit as cli
 from lavic.errors import UserError
 
 OPTIONS = {
@@ -66,7 +65,9 @@ def main(args: list[str]) -> None:
     if args and args[0] in ("-h", "--help"):
         print(help_text())
     else:
-        cli.main(expand(args))
+        from lavic.commands import fit  # which imports torch
+
+        fit.main(expand(args))
 
 
 def help_text() -> str:

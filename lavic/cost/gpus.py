@@ -1,5 +1,6 @@
 """GPUs by name: dense bf16 throughput, memory and bandwidth, from the vendors' data sheets."""
 
+import re
 from dataclasses import dataclass
 
 from lavic.errors import UserError
@@ -67,8 +68,22 @@ def known_gpu(name: str) -> Gpu | None:
 
 
 def named_gpu(name: str) -> Gpu:
-    """The GPU that a user names; a UserError lists the known ones otherwise."""
-    gpu = known_gpu(name)
+    """The GPU that a user names, in any spelling (`RTX_4090`, `rtx4090`, `4090`).
+
+    Raises:
+        UserError: it is in no spelling one of the known ones, which are listed.
+    """
+    squeezed = _squeezed(name)
+    named = next((known for known in GPUS if _squeezed(known) == squeezed), None)
+    if named is None and squeezed.isdigit():  # a GeForce's number alone
+        named = next((known for known in GPUS if _squeezed(known) == f"rtx{squeezed}"), None)
+    gpu = GPUS[named] if named else known_gpu(name)
     if gpu is None:
         raise UserError(f"The GPU '{name}' is not known; give one of {', '.join(GPUS)}.")
     return gpu
+
+
+def _squeezed(name: str) -> str:
+    """A name's letters and digits, without its maker's."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return re.sub(r"^(nvidia)?(geforce|tesla)?", "", plain)

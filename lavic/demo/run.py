@@ -3,23 +3,28 @@
 Every step but the drawing is the command that a user of real data types, and is printed as such.
 """
 
-import argparse
 import asyncio
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from lavic.commands.options import OptionParser
 from lavic.demo.catalogue import sample_products, write_images, write_sample
 from lavic.demo.image_server import ImageServer
-from lavic.demo.stage2 import recommend_sample, show_recommendation
+from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
 from lavic.demo.toy_llava import build
 from lavic.errors import UserError
 from lavic.files.json_entries import Entry, read_entries
+
+OWN_OPTIONS = ("--demo_dir", "--seed", "--stage", "-h", "--help")
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -30,16 +35,18 @@ def main(args: list[str]) -> None:
     Raises:
         UserError: a step failed, or what it left shows no learning.
     """
-    parser = argparse.ArgumentParser(prog="./run_training.sh --demo", description=__doc__)
-    parser.add_argument("--demo_dir", type=Path, default=Path("out_demo"), help="folder of everything the demo makes")
-    parser.add_argument("--seed", type=int, default=0, help="of the toy model and of training")
-    parser.add_argument("--stage", type=int, choices=(1, 2), default=1, help="2 goes on from what stage 1 has left")
-    options, passed_on = parser.parse_known_args(args)
+    parser = OptionParser(prog="./run_training.sh --demo", description="Shows each method learn to see, on a toy.")
+    parser.add_argument("--demo_dir", type=Path, default=Path("out_demo"), help="Folder of everything the demo makes.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the toy model and of training.")
+    parser.add_argument("--stage", type=Literal[1, 2], default=1, help="2 goes on from what stage 1 has left.")
+    own, passed_on = _own_options(args)
+    options = parser.parse(own)
     folder: Path = options.demo_dir
     started = time.monotonic()
     if options.stage == 2:
         _say("Stage 2: the language model learns to pick one of ten products by their five tokens")
         output = recommend_sample(folder, options.seed, _run)
+        show_whole_catalogue(output, console)
         show_recommendation(output, console, time.monotonic() - started)
         return
     crawl_sample(folder)
@@ -49,6 +56,20 @@ def main(args: list[str]) -> None:
     _say("Stage 1: five class tokens learn to say what the frozen language model needs")
     output, run = distil(folder, options.seed, passed_on)
     show(output, run, time.monotonic() - started)
+
+
+def _own_options(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The demo's own flags with their values, and all others."""
+    own: list[str] = []
+    passed_on: list[str] = []
+    arguments = iter(args)
+    for argument in arguments:
+        flag, equals, _ = argument.partition("=")
+        if flag in OWN_OPTIONS:
+            own += [argument] if equals or flag in ("-h", "--help") else [argument, next(arguments, "")]
+        else:
+            passed_on.append(argument)
+    return own, passed_on
 
 
 def crawl_sample(folder: Path) -> None:
@@ -98,8 +119,8 @@ def show(output: Path, run: Path, seconds: float) -> None:
     console.print(table)
     samples = run / "samples" / f"epoch_{validations[-1]['epoch']:.0f}" / "samples.jsonl"
     sample = next(line.value for line in read_entries(samples) if isinstance(line, Entry))
-    console.print(f"[bold]{sample['image']}[/] ({sample['title']})")
-    console.print(f"  target     {sample['target']}\n  generated  {sample['generated']}\n")
+    console.print(Text.assemble((str(sample["image"]), "bold"), f" ({sample['title']})"))
+    console.print(f"  target     {sample['target']}\n  generated  {sample['generated']}\n", markup=False)
     losses = [event["val_loss"] for event in validations]
     gain = validations[-1]["visual_gain"]
     if losses[-1] >= losses[0] or gain <= 0:

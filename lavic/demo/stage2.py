@@ -15,6 +15,8 @@ from lavic.errors import UserError
 from lavic.evaluation.ranking import Interval
 from lavic.files.json_entries import read_json
 
+INDEXED = ("titles", "both")  # what of the catalogue's 200 items is searched for ten candidates
+
 Run = Callable[..., None]  # a module's name and its arguments
 
 
@@ -50,7 +52,32 @@ def recommend_sample(folder: Path, seed: int, run: Run) -> Path:
     run("lavic", "fit", *options, "--trainer.default_root_dir", output)
     best = output / "recommendation_lora_adapter_best"
     run("lavic", "test", *options, "--trainer.default_root_dir", output, "--model.init_args.adapter", best)
+    for indexed in INDEXED:
+        run(
+            "lavic", "test", *options, "--trainer.default_root_dir", output / f"whole_catalogue_{indexed}",
+            "--model.init_args.adapter", best, "--data.init_args.candidates", f"retrieved:10:{indexed}",
+        )  # fmt: skip
     return output
+
+
+def show_whole_catalogue(output: Path, console: Console) -> None:
+    """What retrieval and the model reach together over the whole catalogue: titles alone, and with descriptions."""
+    table = Table(
+        "searched", "recall@10", "", "HitRatio@1", "MRR", title="The whole catalogue, ten candidates retrieved"
+    )
+    for indexed in INDEXED:
+        path = output / f"whole_catalogue_{indexed}" / "end_to_end.json"
+        report = read_json(path)["all"]
+        named = {"both": "titles, descriptions"}.get(indexed, indexed)
+        recall = _told(report["retrieval"]["recall@10"])
+        for way, metrics in report["ways"].items():
+            table.add_row(named, recall, way, _told(metrics["hit_ratio@1"]), f"{metrics['mrr']['value']:.3f}")
+            named = recall = ""
+    console.print(table)
+
+
+def _told(interval: dict[str, float]) -> str:
+    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
 def show_recommendation(output: Path, console: Console, seconds: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from lavic.demo import run
-from lavic.demo.stage2 import recommend_sample, show_recommendation
+from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
 from lavic.errors import UserError
 
 
@@ -41,6 +41,25 @@ def test_success_needs_intervals_that_do_not_overlap(tmp_path: Path) -> None:
     write_metrics(tmp_path, scored=0.5, control=0.2, valid=0.99)
     with pytest.raises(UserError, match="not clearly above invalid answers"):
         show(tmp_path)
+
+
+def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> None:
+    for indexed, hit in (("titles", 0.1), ("both", 0.4)):
+        interval = {"value": hit, "low": hit - 0.05, "high": hit + 0.05}
+        way = {"hit_ratio@1": interval, "mrr": interval}
+        report = {
+            "retrieval": {"recall@10": {**interval, "value": hit + 0.2}},
+            "ways": {"scored": way, "no_images": way},
+        }
+        (tmp_path / f"whole_catalogue_{indexed}").mkdir()
+        (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end.json").write_text(json.dumps({"all": report}))
+    console = Console(file=io.StringIO(), width=120)
+    show_whole_catalogue(tmp_path, console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line for line in told.splitlines() if "scored" in line]
+    assert "0.300 (0.050 to 0.150)" in lines[0]
+    assert "titles, descriptions" in lines[1]
+    assert "0.400 (0.350 to 0.450)" in lines[1]
 
 
 def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lavic.errors import UserError
 from lavic.model.describing import PROMPT, Describer, Prompter, whole_sentences
 from lavic.model.generation import decode_greedily
 from lavic.model.loading import BaseModel, load_llava
+from lavic.model.prefix_reuse import FrozenPrefix
 from lavic.model.processor import load_processor
 
 SIZES = [(336, 336), (672, 672), (900, 300), (300, 900), (120, 500), (640, 480), (50, 50)]
@@ -42,7 +43,8 @@ def pictured(number: int) -> Image.Image:
 def plain(llava: Any, prompter: Prompter, title: str, image: Image.Image, tokens: int) -> list[int]:
     """One image through transformers' own processor and `generate`."""
     inputs = prompter.processor(text=prompter.text(title), images=image, return_tensors="pt")
-    out = llava.generate(**inputs, max_new_tokens=tokens, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
+    whole = llava.generate(**inputs, max_new_tokens=tokens, do_sample=False)[0]
+    out: list[int] = whole[inputs["input_ids"].shape[1] :].tolist()
     ends = llava.generation_config.eos_token_id
     return out[:-1] if out[-1] in ends else out
 
@@ -60,6 +62,16 @@ def test_every_text_equals_plain_generate_on_one_image(llava: Any, prompter: Pro
     for size in (10, 3, 1):
         said = [text for start in range(0, 10, size) for text in describer.describe(seen[start : start + size])]
         assert said == cut
+
+
+def test_a_start_that_prompts_do_not_share_is_not_reused(llava: Any, prompter: Prompter) -> None:
+    """Of a kept start, only as many tokens count as every prompt of the batch has."""
+    seen = [prompter.see(title, pictured(n)) for n, title in enumerate(TITLES)]
+    expected = Describer(llava, prompter, 24).describe(seen)
+    describer = Describer(llava, prompter, 24)
+    start = prompter.constant_start()
+    describer._prefix = FrozenPrefix([*start[:5], *reversed(start[5:])])
+    assert describer.describe(seen) == expected
 
 
 def test_visual_tokens_are_the_models_own(llava: Any, prompter: Prompter) -> None:

@@ -27,7 +27,7 @@ class Way:
 
 def sharded(data: int, tensor: int) -> tuple[str, ...]:
     return (
-        f"--config={ROOT}/configs/fsdp2.yaml",
+        f"--config={ROOT}/configs/with/fsdp2.yaml",
         f"--trainer.strategy.init_args.data_parallel_size={data}",
         f"--trainer.strategy.init_args.tensor_parallel_size={tensor}",
     )

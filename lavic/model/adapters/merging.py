@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from lavic.errors import UserError
+from lavic.files import write_text
 from lavic.model.adapters.directory import put_in
 from lavic.model.adapters.saved import Saved, read_saved
 from lavic.model.loading import BaseModel, Dtype, Llava, fit_embeddings, load_config, load_llava, resolve_dtype
@@ -63,7 +64,7 @@ def merge_adapters(folders: Sequence[Path], base: str, out: Path, dtype: Dtype, 
         beside.mkdir(parents=True)
         merged.save_pretrained(beside)
         processor.save_pretrained(beside)
-        (beside / "README.md").write_text(card, encoding="utf-8")
+        write_text(beside / "README.md", card)
         for path in beside.rglob("*.safetensors"):  # written for the owner alone
             path.chmod((beside / "README.md").stat().st_mode)
         _check(beside, merged)

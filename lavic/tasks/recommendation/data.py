@@ -112,6 +112,11 @@ class RecommendationData(TaskData):
             found = retrieve_candidates(conversations, self.items, self.metadata, self.retrieved)
             self.unmatched[split] = [c for c in found if not c.candidates]
             conversations = [c for c in found if c.candidates]
+            if not conversations:
+                raise UserError(
+                    f"Nothing in the catalogue's {self.retrieved.searched} matches any conversation of the {split} "
+                    "split; index descriptions too, or take other candidates."
+                )
             self.left_out += [
                 LeftOut(name, f"line {c.line} of category {c.category}", NOTHING_MATCHES) for c in self.unmatched[split]
             ]

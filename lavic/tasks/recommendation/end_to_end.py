@@ -13,23 +13,22 @@ opening post) and are not independent.
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lavic.catalogue.conversations import Conversation
-from lavic.evaluation.ranking import Interval, Prediction, rank_of_truth
+from lavic.evaluation.intervals import Floats, intervals
+from lavic.evaluation.ranking import Prediction, rank_of_truth
+from lavic.evaluation.threads import thread_of
 from lavic.files import write_text
 from lavic.tasks.recommendation.results import Answer
 
 HITS = (1, 10)
 RETRIEVAL = "retrieval_order"
-RESAMPLES = 2000
 
 
 def end_to_end(
@@ -47,18 +46,25 @@ def end_to_end(
     judged = [conversations[row] for row in rows]
     ways = {way: [given[row] for row in rows] for way, given in scores.items()}
     ways[RETRIEVAL] = [[-float(place) for place in range(len(c.candidates))] for c in judged]
-    interval = _bootstrap_by([_thread(conversation) for conversation in judged], seed)
     ones = np.ones(len(judged))
     truths = np.array([len(set(c.gt_items)) for c in judged], dtype=np.float64)
-    recall = {}
+    columns: dict[tuple[str, str], tuple[Floats, Floats]] = {}  # by way and metric
     for depth in sorted({*HITS, k}):
         found = [len(set(c.gt_items) & set(c.candidates[:depth])) for c in judged]
-        recall[f"recall@{depth}"] = asdict(interval(np.array(found, dtype=np.float64), truths))
-    metrics: dict[str, Any] = {}
+        columns["retrieval", f"recall@{depth}"] = np.array(found, dtype=np.float64), truths
     for way, given in ways.items():
         ranks = np.array([_rank(c, one) for c, one in zip(judged, given, strict=True)])
-        metrics[way] = {f"hit_ratio@{d}": asdict(interval((ranks <= d).astype(np.float64), ones)) for d in HITS}
-        metrics[way]["mrr"] = asdict(interval(1 / ranks, ones))
+        for depth in HITS:
+            columns[way, f"hit_ratio@{depth}"] = (ranks <= depth).astype(np.float64), ones
+        columns[way, "mrr"] = 1 / ranks, ones
+    threads = [(c.category, thread_of(c.context)) for c in judged]
+    names = {f"{way}/{metric}": (way, metric) for way, metric in columns}
+    named = {name: columns[place] for name, place in names.items()}
+    metrics: dict[str, Any] = {way: {} for way in ("retrieval", *ways)}
+    for name, interval in intervals(named, threads, seed=seed).items():
+        way, metric = names[name]
+        metrics[way][metric] = asdict(interval)
+    recall = metrics.pop("retrieval")
     nothing = sum(not c.candidates for c in judged)
     return {"conversations": len(judged), "nothing_matched": nothing, "k": k, "retrieval": recall, "ways": metrics}
 
@@ -113,26 +119,3 @@ def _lines(group: str, report: Mapping[str, Any]) -> list[str]:
 
 def _rank(conversation: Conversation, scores: Sequence[float]) -> float:
     return rank_of_truth(Prediction(conversation.candidates, conversation.gt_items, None, tuple(scores)))
-
-
-def _thread(conversation: Conversation) -> tuple[str, str]:
-    return conversation.category, conversation.context.partition("</submission>")[0]
-
-
-def _bootstrap_by(
-    threads: Sequence[tuple[str, str]], seed: int
-) -> Callable[[NDArray[np.float64], NDArray[np.float64]], Interval]:
-    """A function that gives the interval of a ratio of two sums over conversations, (N,) each."""
-    numbers = {thread: number for number, thread in enumerate(dict.fromkeys(threads))}
-    owner = np.array([numbers[thread] for thread in threads])
-    # the same resamples for every metric: (RESAMPLES, threads), how often each holds each thread
-    counts = np.random.default_rng(seed).multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), RESAMPLES)
-
-    def interval(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> Interval:
-        above = np.bincount(owner, numerators, len(numbers))
-        below = np.bincount(owner, denominators, len(numbers))
-        low, high = np.percentile((counts @ above) / (counts @ below), [2.5, 97.5])
-        value = float(above.sum() / below.sum())
-        return Interval(value, float(low), float(high)) if math.isfinite(value) else Interval(0.0, 0.0, 0.0)
-
-    return interval

@@ -31,6 +31,11 @@ class Retrieved:
         """The candidates' name in what a test writes."""
         return f"candidates_retrieved_{self.k}_{self.indexed}"
 
+    @property
+    def searched(self) -> str:
+        """What is indexed, in words."""
+        return "titles and descriptions" if self.indexed == "both" else self.indexed
+
 
 def parse_retrieved(candidates: str) -> Retrieved | None:
     """What `retrieved:K` or `retrieved:K:INDEXED` asks for; None for the name of a field.

@@ -112,6 +112,19 @@ def test_fit_takes_retrieved_candidates(files: Stage2Files, tmp_path: Path, monk
     assert (output / "recommendation_lora_adapter_best" / "adapter_model.safetensors").is_file()
 
 
+def test_candidates_for_no_conversation_at_all_are_a_mistake(
+    files: Stage2Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "test.jsonl").write_text(json.dumps({"context": "🎂", "gt_items": ["B000000001"]}) + "\n")
+    here = [f"--data.init_args.data_dir={tmp_path}", "--data.init_args.categories=[home]"]
+    with pytest.raises(UserError, match="Nothing in the catalogue's titles matches any conversation of the test split"):
+        run(files, "test", tmp_path / "out", *here, "--data.init_args.candidates=retrieved:5:titles")
+    with pytest.raises(UserError, match="has a description to index"):
+        run(files, "test", tmp_path / "out2", *here, "--data.init_args.candidates=retrieved:5:descriptions")
+
+
 def conversation(context: str, candidates: list[str], truths: list[str]) -> Conversation:
     return Conversation("shop", 1, context, tuple(candidates), tuple(truths), {})
 

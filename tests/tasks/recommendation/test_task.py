@@ -298,7 +298,7 @@ def test_recommend_ranks_the_catalogues_best_matches(
     options = [*stage2.files.options(), f"--trainer.default_root_dir={trained.fitted}", "--json"]
 
     def asked(text: str, *more: str) -> list[Any]:
-        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8"))
         recommend.main([*options, *more])
         return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
 

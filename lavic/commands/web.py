@@ -1,0 +1,82 @@
+"""`python -m lavic web`: the assistant, or a chat with any LLaVA, in a browser, on 127.0.0.1 unless told otherwise."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lavic.commands.options import OptionParser, read_task
+from lavic.errors import UserError
+from lavic.files.json_entries import read_json
+
+DEMO = ("--config", "configs/recommend.yaml", "--config", "configs/demo_recommend.yaml")
+EXAMPLES = "examples.json"  # in the data's folder: a list of wishes to start with
+PROG, DESCRIPTION = "python -m lavic web", "Serves the assistant, a chat with any LLaVA, or both, as a web page."
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line: stage 2's YAML file for the shop, --chat_model for a chat, and where to listen."""
+    if "--demo" in argv:
+        argv = [*DEMO, *(argument for argument in argv if argument != "--demo")]
+    shop = any(argument.partition("=")[0] == "--config" for argument in argv)
+    tabs: dict[str, Callable[[], None]] = {}
+    if shop:
+        options, tabs["Shop"] = _shop(argv)
+    else:
+        parser = OptionParser(prog=PROG, description=DESCRIPTION)
+        _add_options(parser)
+        options = parser.parse(argv)
+    if options.chat_model or options.chat_adapter:
+        tabs["Chat"] = _chat(options)
+    if not tabs:
+        raise UserError("There is nothing to serve; give --config FILE of stage 2, --chat_model DIR, or --demo.")
+    from lavic.web.page import build_page, serve  # Gradio takes seconds to import
+
+    print(f"http://{options.host}:{options.port} (Ctrl-C ends it)", file=sys.stderr)
+    serve(build_page("LaViC", tabs), options.host, options.port, options.share)
+    return 0
+
+
+def _shop(argv: Sequence[str]) -> tuple[Namespace, Callable[[], None]]:
+    from lavic.commands.quiet import quieten
+    from lavic.commands.recommend import add_retrieval_options, load_recommender
+    from lavic.tasks.recommendation import Recommendation, RecommendationData
+
+    def add_options(parser: OptionParser) -> None:
+        _add_options(parser)
+        add_retrieval_options(parser)
+        parser.add_argument("--top", type=int, default=10, help="Products shown.")
+
+    quieten()
+    task, data, options = read_task(argv, PROG, DESCRIPTION, add_options, (Recommendation, RecommendationData))
+    recommender = load_recommender(task, data, options)
+    from lavic.web.shop import Assistant, shop_tab
+
+    assistant = Assistant(recommender, options.top)
+    return options, lambda: shop_tab(assistant, _examples(data.data_dir / EXAMPLES))
+
+
+def _chat(options: Namespace) -> Callable[[], None]:
+    from lavic.web.chat import Chatter, chat_tab, load_chat_model
+
+    chatter = Chatter(*load_chat_model(options.chat_model, options.chat_adapter))
+    return lambda: chat_tab(chatter)
+
+
+def _examples(path: Path) -> list[str]:
+    found: Any = read_json(path) if path.is_file() else []
+    return [str(text) for text in found]
+
+
+def _add_options(parser: OptionParser) -> None:
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen on; others can reach 0.0.0.0.")
+    parser.add_argument("--port", type=int, default=7860, help="Port to listen on.")
+    parser.add_argument("--share", action="store_true", help="Publish the page through Gradio's relay.")
+    parser.add_argument(
+        "--chat_model", type=str | None, default=None, help="Directory or hub name of a LLaVA to chat with."
+    )
+    parser.add_argument(
+        "--chat_adapter", type=Path | None, default=None, help="An adapter for it; names its base if that is not given."
+    )

@@ -1,0 +1,244 @@
+"""Visual question answering: a LLaVA learns to answer in a few words, and is judged by what it generates."""
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lavic.evaluation.exact_match import Mode, exact_match, token_f1
+from lavic.model.activation_checkpointing import ActivationCheckpointing
+from lavic.model.adapters.directory import load_adapter
+from lavic.model.loading import BaseModel
+from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.speedups import PLAIN
+from lavic.tasks.base import Task
+from lavic.tasks.vqa.card import card_parts
+from lavic.tasks.vqa.data import OWN, TAUGHT
+from lavic.tasks.vqa.encoding import model_inputs, question_processor, target_loss
+from lavic.tasks.vqa.prompt import Question
+from lavic.tasks.vqa.results import (
+    CONTROLS,
+    NO_DESCRIPTION,
+    NO_IMAGE,
+    SHUFFLED,
+    Answered,
+    debug_view,
+    printed_block,
+    write_results,
+)
+from lavic.training.card import CardParts
+from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
+
+log = logging.getLogger(__name__)
+
+LOSSES = {"loss": TAUGHT, "loss_shuffled": f"{TAUGHT}_{SHUFFLED}", "loss_no_image": f"{TAUGHT}_{NO_IMAGE}"}
+
+
+class Vqa(Task):
+    """A LLaVA with its own visual tokens, trained on questions and answers.
+
+    Args:
+        base: the checkpoint to start from.
+        trainable: what of it is trained.
+        checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
+        lr: the optimizer's learning rate.
+        weight_decay: the optimizer's weight decay; biases and norms have none.
+        part_lr: learning rates of `vision`, `projector` or `language` where they differ from `lr`.
+        optimizer: a class path of an optimizer; null takes AdamW.
+        scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
+            keeps the rate constant.
+        adapter: a saved adapter to start from, or to validate, test and predict with; null makes a new one.
+        max_new_tokens: tokens of an answer at most, its end counted.
+        use_text_normalization: whether exact match in front of `metrics.json` is SQuAD's; false puts the strict one
+            there. Both are always written.
+        debug_exact_match: whether a test shows its first five answers with what they are compared as.
+        seed: of new weights (set by the command line from seed_everything).
+    """
+
+    report = TaskReport(
+        "vqa",
+        "LaViC: visual question answering",
+        (
+            Metric("val_exact_match", "exact match", better="higher"),
+            VAL_LOSS,
+            VISUAL_GAIN,
+            VAL_PERPLEXITY,
+            Metric("val_token_f1", "token F1", better="higher"),
+            Metric("val_exact_match_strict", "exact match, strict", better="higher"),
+            Metric("visual_gain_no_image", "gain over no image", "nats a token", better="higher"),
+            Metric("val_loss_shuffled", "val_loss, shuffled images", "nats a token"),
+            Metric("val_loss_no_image", "val_loss, no image", "nats a token"),
+            Metric("val_errors", "questions that could not be asked", form=".0f"),
+            VAL_SAMPLES,
+        ),
+        monitored="val_exact_match",
+    )
+    adapter_folder = "vqa_adapter_best"
+    whole_model_for = ("fit", "validate", "test", "predict")  # each generates, whose passes differ by process
+
+    def __init__(
+        self,
+        base: BaseModel,
+        trainable: TrainableParts,
+        checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
+        lr: float = 2e-4,
+        weight_decay: float = 0.0,
+        part_lr: dict[str, float] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        adapter: Path | None = None,
+        max_new_tokens: int = 32,
+        use_text_normalization: bool = True,
+        debug_exact_match: bool = False,
+        seed: int = 42,
+    ) -> None:
+        speedups = replace(PLAIN, fused_lora=True)
+        super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
+        self.trainable, self.adapter, self.max_new_tokens = trainable, adapter, max_new_tokens
+        self.use_text_normalization, self.debug_exact_match = use_text_normalization, debug_exact_match
+
+    # -- model ---------------------------------------------------------------------------------------------------
+
+    def build(self, llava: Any) -> Any:
+        """A new adapter on the parts to train, or the saved one."""
+        if self.adapter is None:
+            return place_adapters(llava, self.trainable, self.base.name, self.seed, entry="patch")
+        return load_adapter(llava, self.adapter, trainable=True, task="vqa", parts=self.trainable)
+
+    def load_processor(self) -> Any:
+        """With the checkpoint's native grids."""
+        return question_processor(self.base.name)
+
+    def load_model(self, device: torch.device) -> None:
+        """The model, and the tokens that end an answer."""
+        super().load_model(device)
+        ends = self.llava.generation_config.eos_token_id
+        self.end_ids = {self.processor.tokenizer.eos_token_id}
+        self.end_ids |= set(ends) if isinstance(ends, list) else {ends} - {None}
+
+    def card_parts(self, data: Any) -> CardParts:
+        """What the model card says."""
+        return card_parts(self.base.name, data)
+
+    # -- training and validation ---------------------------------------------------------------------------------
+
+    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+        """Over the answers' tokens."""
+        return target_loss(self.llava, batch[TAUGHT])
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the sums."""
+        self.start_sums((*LOSSES, "tokens", "samples", "squad", "strict", "f1", "errors"))
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Adds up the losses with the own image, another and none, and what the generated answers are worth."""
+        self.add(errors=len(batch["errors"]))
+        if not batch["questions"]:
+            return
+        truths = [question["answer"] for question in batch["questions"]]
+        said = list(zip(self.answer(batch[OWN]), truths, strict=True))
+        self.add(
+            **{name: target_loss(self.llava, batch[taught]) for name, taught in LOSSES.items()},
+            tokens=batch[TAUGHT]["labels"].ne(-100).sum(),
+            samples=len(truths),
+            squad=sum(exact_match(response, truth) for response, truth in said),
+            strict=sum(exact_match(response, truth, "strict") for response, truth in said),
+            f1=sum(token_f1(response, truth) for response, truth in said),
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs means over all supervised tokens and over all answered questions, the same on every process."""
+        sums = self.total_sums()
+        own, shuffled, no_image = (sums[name] / max(1.0, sums["tokens"]) for name in LOSSES)
+        samples = max(1.0, sums["samples"])
+        self.log("val_exact_match", sums["squad"] / samples, prog_bar=True)
+        self.log("val_exact_match_strict", sums["strict"] / samples)
+        self.log("val_token_f1", sums["f1"] / samples)
+        self.log("val_loss", own, prog_bar=True)
+        self.log("val_perplexity", float(torch.tensor(own, dtype=torch.float64).exp()))
+        self.log("visual_gain", shuffled - own, prog_bar=True)
+        self.log("visual_gain_no_image", no_image - own)
+        self.log("val_loss_shuffled", shuffled)
+        self.log("val_loss_no_image", no_image)
+        self.log("val_errors", sums["errors"])
+        self.log("val_samples", sums["samples"])
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def answer(self, batch: dict[str, Tensor]) -> list[str]:
+        """The greedily generated answers to a batch of `QuestionEncoder.batch`, without spaces at their ends."""
+        tokenizer, data = self.processor.tokenizer, self.trainer.datamodule  # type: ignore[attr-defined]
+        ends = sorted(self.end_ids | {data.encoder.end_id})
+        generated = self.llava.generate(
+            **model_inputs(self.llava, batch),
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=data.encoder.pad_id,
+        )
+        new = generated[:, batch["input_ids"].shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def on_test_epoch_start(self) -> None:
+        """Answers by the question's place in the file."""
+        self.answered: dict[int, Answered] = {}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Asks each question, and again under the controls."""
+        for question, reason in batch["errors"]:
+            self.answered[question["sample_id"]] = Answered(Question(**question), None, 0.0, error=reason)
+        questions = [Question(**question) for question in batch["questions"]]
+        if not questions:
+            return
+        start = time.perf_counter()
+        said = self.answer(batch[OWN])
+        seconds = (time.perf_counter() - start) / len(questions)
+        controls: list[dict[str, str]] = [{} for _ in questions]
+        for name in CONTROLS:
+            if name in batch:
+                places = batch["described"] if name == NO_DESCRIPTION else range(len(questions))
+                for place, response in zip(places, self.answer(batch[name]), strict=True):
+                    controls[place][name] = response
+        for question, response, others in zip(questions, said, controls, strict=True):
+            self.answered[question.sample_id] = Answered(question, response, seconds, others)
+
+    def on_test_epoch_end(self) -> None:
+        """Brings all processes' answers together, writes the files, and prints and logs the numbers."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        parts: list[Any] = [self.answered]
+        if self.trainer.world_size > 1:
+            parts = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self.answered)
+        answered = [one for part in parts for one in part.values()]
+        if not self.trainer.is_global_zero:
+            return
+        config = {
+            "model": self.base.name, "adapter": str(self.adapter) if self.adapter else None,
+            "test_data": str(data.files["test"]), "images_dir": str(data.images_dir), "instruction": data.instruction,
+            "knowledge": {"mode": data.knowledge.mode, "path": str(data.knowledge.path)}, "decoding": "greedy",
+            "max_new_tokens": self.max_new_tokens, "left_out": len(data.left_out),
+        }  # fmt: skip
+        mode: Mode = "squad" if self.use_text_normalization else "strict"
+        metrics = write_results(Path(self.trainer.default_root_dir), answered, config, mode, self.seed)
+        for line in printed_block(metrics) + (debug_view(answered) if self.debug_exact_match else []):
+            log.info("%s", line)
+        for name in ("exact_match_score", "token_f1", "ceiling", "errors", "total_samples"):
+            if name in metrics:
+                self.log(f"test_{name}", float(metrics[name]), rank_zero_only=True)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """Each question with its answer."""
+        rows = [{**_asked(question), "response": None, "error": reason} for question, reason in batch["errors"]]
+        said = self.answer(batch[OWN]) if batch["questions"] else []
+        answered = zip(batch["questions"], said, strict=True)
+        return rows + [{**_asked(question), "response": response} for question, response in answered]
+
+
+def _asked(question: dict[str, Any]) -> dict[str, Any]:
+    return {name: question[name] for name in ("sample_id", "image", "question")}

@@ -1,0 +1,59 @@
+"""One page with a tab for each thing that can be talked to, served on this machine alone unless told otherwise."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read as gradio is imported: it would report to its makers
+
+import gradio as gr
+
+from lavic.errors import UserError
+from lavic.web.cards import CSS
+
+WAITING = 64  # requests in the queue at most
+LARGEST_UPLOAD = "12mb"
+STYLE = CSS + "footer {display: none !important}\n.gradio-container {max-width: 1280px !important; margin: auto}"
+
+
+def build_page(title: str, tabs: Mapping[str, Callable[[], None]]) -> Any:
+    """A page of tabs; each is given as what puts its components in."""
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
+        gr.Markdown(f"# {title}")
+        for name, fill in tabs.items():
+            with gr.Tab(name):
+                fill()
+    return page
+
+
+def serve(page: Any, host: str, port: int, share: bool = False, block: bool = True) -> Any:
+    """Serves the page until interrupted; requests wait in a queue.
+
+    Args:
+        page: what `build_page` made.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        share: publish through Gradio's relay.
+        block: return only when the server has ended.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of Gradio to itself
+    page.queue(max_size=WAITING, default_concurrency_limit=1)
+    try:
+        return page.launch(
+            server_name=host,
+            server_port=port or None,
+            share=share,
+            quiet=True,
+            show_error=True,
+            max_file_size=LARGEST_UPLOAD,
+            prevent_thread_lock=not block,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            css=STYLE,
+            footer_links=[],
+        )
+    except OSError as error:
+        raise UserError(f"No page can be served on {host}:{port} ({error}); give another --port.") from None

@@ -1,0 +1,93 @@
+"""A prompt is the beginning of its supervised sample; the answer and its end are supervised, nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import LlavaNextForConditionalGeneration
+
+from lavic.errors import UserError
+from lavic.tasks.vqa.encoding import QuestionEncoder, model_inputs, question_processor, target_loss
+from lavic.tasks.vqa.prompt import Question
+
+TYPED = (  # as the published LLaVA's: parts with types; the image would come first
+    "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {% for c in m['content'] %}{% if c['type'] == 'text' %}"
+    "{{ c['text'] }}{% endif %}{% endfor %} [/INST]{% else %} {{ m['content'][0]['text'] }}</s>{% endif %}{% endfor %}"
+)
+PLAIN = (  # as a language model's own: strings, BOS written out, a header for the answer
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>\n{% endif %}"
+)
+ASKED = Question(3, "1.jpg", "which colour is it", "a red towel", True, "The image shows a towel.")
+
+
+@pytest.fixture(params=["none", "typed", "plain"])
+def encoder(request: pytest.FixtureRequest, tiny: Path) -> QuestionEncoder:
+    processor: Any = question_processor(str(tiny))
+    processor.chat_template = {"none": None, "typed": TYPED, "plain": PLAIN}[request.param]
+    return QuestionEncoder(processor, "Answer shortly.", 4096)
+
+
+def test_the_prompt_is_the_beginning_of_the_sample(encoder: QuestionEncoder) -> None:
+    tokenizer = encoder.tokenizer
+    for size in ((60, 50), (700, 200), None):
+        for described in (True, False):
+            prompt, end = encoder.encode(ASKED, size, answer=False, description=described)
+            whole, start = encoder.encode(ASKED, size, answer=True, description=described)
+            assert whole[:start] == prompt
+            assert end == len(prompt) == start
+            assert tokenizer.decode(whole[start:-1]).strip() == "a red towel"
+            assert whole[-1] == encoder.end_id == tokenizer.eos_token_id
+            assert whole.count(tokenizer.bos_token_id) == 1
+            text = tokenizer.decode(prompt)
+            assert ("The image shows a towel." in text) == described
+            assert ("<image>" in text) == (size is not None)
+    assert encoder.answer_tokens(["a red towel"]) == [len(whole) - start]
+
+
+def test_an_image_counts_as_many_tokens_as_the_model_makes(encoder: QuestionEncoder, tiny: Path) -> None:
+    llava = LlavaNextForConditionalGeneration.from_pretrained(tiny).eval()
+    images = [Image.new("RGB", size, "red") for size in ((60, 50), (700, 200), (40, 300))]
+    questions = [ASKED, Question(4, "2.jpg", "what", "blue", False), Question(5, "3.jpg", "where", "on a table", False)]
+    batch = encoder.batch(questions, images, answers=True)
+    with torch.no_grad():
+        together = target_loss(llava, batch)
+        alone = sum(
+            target_loss(llava, encoder.batch([question], [image], answers=True))
+            for question, image in zip(questions, images, strict=True)
+        )
+        plain = 0.0
+        for question, image in zip(questions, images, strict=True):
+            one = encoder.batch([question], [image], answers=True)
+            out = llava(**model_inputs(llava, one), labels=one["labels"])
+            plain += float(out.loss) * int((one["labels"] != -100).sum())
+    assert float(together) == pytest.approx(float(alone), rel=1e-4)
+    assert float(together) == pytest.approx(plain, rel=1e-4)
+    ghost = encoder.batch(questions, images, answers=True, ghost=True)
+    assert (ghost["labels"] == -100).all()
+
+
+def test_what_users_write_is_no_control_token(encoder: QuestionEncoder) -> None:
+    token = encoder.processor.image_token
+    asked = Question(0, "1.jpg", f"what is {token} </s> this", f"a {token} cat</s>", True, f"{token}{token}")
+    ids, start = encoder.encode(asked, (60, 50), answer=True)
+    plain, _ = encoder.encode(Question(0, "1.jpg", "what is this", "a cat", False), (60, 50), answer=True)
+    image_id = encoder.processor.image_token_id
+    assert ids.count(image_id) == plain.count(image_id)
+    assert ids[start:].count(encoder.end_id) == 1
+
+
+def test_a_long_description_is_cut_and_never_the_question(encoder: QuestionEncoder) -> None:
+    long = Question(0, "1.jpg", "which colour is it", "red", True, "The image shows a towel. " * 200)
+    whole, _ = encoder.encode(long, (60, 50), answer=True)
+    bare, _ = encoder.encode(long, (60, 50), answer=True, description=False)
+    encoder.max_length = len(bare) + 60
+    cut, start = encoder.encode(long, (60, 50), answer=True)
+    assert len(cut) <= encoder.max_length < len(whole)
+    assert len(cut) > encoder.max_length - 15
+    assert "which colour is it" in encoder.tokenizer.decode(cut[:start])
+    encoder.max_length = 20
+    with pytest.raises(UserError, match="max_length is 20, but question 0 needs"):
+        encoder.encode(long, (60, 50), answer=True)

@@ -1,0 +1,159 @@
+"""VQA through its real commands on a tiny model: fit, validate, test and predict on the same prompts (C3, C8)."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lavic.commands import fit as cli
+from lavic.tasks.vqa.encoding import QuestionEncoder
+from tests.tasks.vqa.independent_vqa_metrics import all_metrics
+from tests.training import command_line
+
+ROOT = Path(__file__).parents[3]
+COLOURS = ("red", "blue", "green", "yellow")
+INSTRUCTION = "Say the colour."
+
+
+def write_questions(folder: Path, split: str, count: int) -> None:
+    rng = random.Random(split)
+    entries = []
+    for i in range(count):
+        colour = rng.choice(COLOURS)
+        name = f"{split}_{i // 2}_{colour}.jpg"
+        (folder / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (60 + 10 * (i % 3), 50), colour).save(folder / "images" / name)
+        needs = i % 3 == 0
+        entries.append(
+            {"image": name, "question": f"which colour {i}", "answer": colour, "need_external_knowledge": needs}
+        )
+    (folder / f"{split}.json").write_text(json.dumps(entries))
+
+
+@pytest.fixture(scope="module")
+def vqa(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vqa")
+    for split, count in (("train", 10), ("val", 6), ("test", 9)):
+        write_questions(folder, split, count)
+    lines = ["IMAGE_FILE\tDESCRIPTION"]
+    lines += [f"{path.name}\tA text about {path.stem}." for path in sorted((folder / "images").iterdir())]
+    (folder / "table.csv").write_text("\n".join(lines) + "\n", encoding="latin-1")
+    return folder
+
+
+def run(vqa: Path, tiny: Path, command: str, out: str, *more: str) -> Path:
+    option = "--data.init_args."
+    cli.main([
+        command, "--config=configs/vqa.yaml", f"--model.init_args.base.name={tiny}",
+        *(f"{option}{split}_data={vqa / split}.json" for split in ("train", "val", "test")),
+        f"{option}images_dir={vqa / 'images'}", f"{option}knowledge.mode=use",
+        f"{option}knowledge.path={vqa / 'table.csv'}", f"{option}num_workers=0", f"{option}batch_size=2",
+        f"{option}instruction={INSTRUCTION}", "--trainer.accelerator=cpu", "--trainer.max_epochs=1",
+        "--trainer.accumulate_grad_batches=2", f"--trainer.default_root_dir={vqa / out}", f"--logs_dir={vqa / 'logs'}",
+        "--model.init_args.max_new_tokens=4", "--trainer.precision=32-true", *more,
+    ])  # fmt: skip
+    return vqa / out
+
+
+def test_fit_validate_test_and_predict(
+    vqa: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, set[str]] = {}
+    stage = ["fit"]
+    original = QuestionEncoder.prompt_text
+
+    def noting(self: QuestionEncoder, question: Any, image: bool = True, description: bool = True) -> str:
+        text = original(self, question, image, description)
+        if image and description:
+            seen.setdefault(f"{stage[0]} {question.image} {question.question}", set()).add(text)
+        return text
+
+    monkeypatch.setattr(QuestionEncoder, "prompt_text", noting)
+    out = run(vqa, tiny, "fit", "out")
+    adapter = f"--model.init_args.adapter={out / 'vqa_adapter_best'}"
+    assert (out / "vqa_adapter_best" / "adapter_model.safetensors").is_file()
+    assert "exact match" in "".join(capfd.readouterr())
+    stage[0] = "validate"
+    run(vqa, tiny, "validate", "out_val", adapter)
+    stage[0] = "test"
+    tested = run(vqa, tiny, "test", "out_test", adapter)
+    printed = "".join(capfd.readouterr())
+    stage[0] = "predict"
+    predicted = run(vqa, tiny, "predict", "out_predict", adapter)
+
+    # C8: one prompt for each question, whatever the stage
+    asked = {key.split(" ", 1)[1] for key in seen}
+    for question in asked:
+        texts = {text for key, several in seen.items() if key.split(" ", 1)[1] == question for text in several}
+        assert len(texts) == 1, question
+        [text] = texts
+        assert f"{INSTRUCTION}\n<image>\n" in text
+        number = int(question.rsplit(" ", 1)[1])
+        assert ("A text about" in text) == (number % 3 == 0)
+    assert {key.split(" ", 1)[0] for key in seen} == {"fit", "validate", "test", "predict"}
+
+    # every question once; the numbers of an independent script; the controls
+    folder = tested / "evaluation_results"
+    rows = [json.loads(line) for line in (folder / "detailed_results.jsonl").read_text().splitlines()]
+    assert [row["sample_id"] for row in rows] == list(range(9))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (
+        metrics["exact_match_score"]
+        == all_metrics(folder / "detailed_results.jsonl", "squad")["all"]["exact_match_score"]
+    )
+    assert metrics["controls"]["no_image"]["samples"] == 9
+    assert metrics["controls"]["no_description"]["samples"] == 3
+    assert "Total Samples:          9" in printed
+    predictions = [json.loads(line) for line in (predicted / "predictions.jsonl").read_text().splitlines()]
+    said = {row["sample_id"]: row["response"] for row in rows}
+    assert {row["sample_id"]: row["response"] for row in predictions} == said
+
+    # answers do not depend on the batch
+    alone = run(vqa, tiny, "test", "out_alone", adapter, "--data.init_args.batch_size=1")
+    lines = (alone / "evaluation_results" / "detailed_results.jsonl").read_text().splitlines()
+    assert {row["sample_id"]: row["response"] for row in map(json.loads, lines)} == said
+
+
+@pytest.mark.slow
+def test_c3_two_processes_give_the_metrics_of_one(vqa: Path, tiny: Path) -> None:
+    write_questions(vqa, "many", 25)
+    arguments = [
+        "test", "--config", str(ROOT / "configs/vqa.yaml"), f"--model.init_args.base.name={tiny}",
+        f"--data.init_args.test_data={vqa / 'many.json'}", f"--data.init_args.images_dir={vqa / 'images'}",
+        "--data.init_args.knowledge.mode=ignore", "--data.init_args.num_workers=0", "--data.init_args.batch_size=2",
+        "--trainer.accelerator=cpu", "--model.init_args.max_new_tokens=3", f"--logs_dir={vqa / 'logs'}",
+    ]  # fmt: skip
+    metrics = []
+    for processes in (1, 2):
+        out = vqa / f"out_{processes}"
+        command_line.run([*arguments, f"--trainer.default_root_dir={out}"], out, processes)
+        folder = out / "evaluation_results"
+        metrics.append(json.loads((folder / "metrics.json").read_text()))
+        ids = [json.loads(line)["sample_id"] for line in (folder / "detailed_results.jsonl").read_text().splitlines()]
+        assert ids == list(range(25))
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_c6_a_resumed_run_asks_what_an_unbroken_one_asks(vqa: Path, tiny: Path) -> None:
+    write_questions(vqa, "long", 23)
+    arguments = [
+        "fit", "--config", str(ROOT / "configs/vqa.yaml"), f"--model.init_args.base.name={tiny}",
+        f"--data.init_args.train_data={vqa / 'long.json'}", f"--data.init_args.val_data={vqa / 'val.json'}",
+        f"--data.init_args.images_dir={vqa / 'images'}", "--data.init_args.knowledge.mode=ignore",
+        "--data.init_args.num_workers=0", "--data.init_args.batch_size=2", "--trainer.accelerator=cpu",
+        "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2", "--trainer.log_every_n_steps=1",
+        "--checkpoint.every_n_steps=1", "--model.init_args.max_new_tokens=2", "--early_stop.patience_share=null",
+        "--model.init_args.scheduler=null",  # its length would be that of the part
+    ]  # fmt: skip
+    for name, parts in (("whole", [[]]), ("parts", [["--trainer.max_steps=4"], ["--resume"]])):
+        out = vqa / name
+        for part in parts:
+            more = [f"--trainer.default_root_dir={out}", f"--logs_dir={out / 'logs'}"]
+            command_line.run([*arguments, *more, *part], out, strategy=None)
+    whole, resumed = command_line.losses(vqa / "whole"), command_line.losses(vqa / "parts")
+    assert len(whole) == 12
+    assert resumed == whole
