@@ -6,7 +6,6 @@ are planned and what is said of left-out samples stands here.
 """
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +29,7 @@ from lavic.model.processor import load_processor
 from lavic.model.sharding import shard_layers
 from lavic.model.speedups import Speedups, speed_up
 from lavic.training.card import CardParts
+from lavic.training.evaluation_sums import EvaluationSums
 from lavic.training.parameter_groups import parameter_groups
 from lavic.training.protocols import TaskReport
 from lavic.training.resuming import check_identity, identity_of
@@ -38,22 +38,12 @@ from lavic.training.strategies import check_strategy
 log = logging.getLogger(__name__)
 
 
-class Task(pl.LightningModule):
+class Task(EvaluationSums):
     """A LLaVA of which a part is trained.
 
     A subclass sets `report` and `adapter_folder`, and gives `build`, `loss_sum` and `card_parts`, its validation, and
-    what else its commands need. Its docstring's `Args` are the YAML file's options.
-
-    Args:
-        base: the checkpoint to start from.
-        speedups: what makes a step cheaper without changing its loss or gradients.
-        checkpointing: parts whose activations are computed again in the backward pass.
-        lr: the optimizer's learning rate.
-        weight_decay: the optimizer's weight decay; biases and norms have none.
-        part_lr: learning rates of `vision`, `projector` or `language` where they differ from `lr`.
-        optimizer: takes parameter groups; AdamW if null.
-        scheduler: takes the optimizer, stepped once an optimizer step; the learning rate is constant if null.
-        seed: of new weights.
+    what else its commands need; its docstring says what each option means. `optimizer` takes parameter groups (AdamW if
+    None), `scheduler` the optimizer, and is stepped once an optimizer step (a constant learning rate if None).
     """
 
     report: ClassVar[TaskReport]
@@ -82,8 +72,6 @@ class Task(pl.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.model: Any = None  # a PeftModel, or LLaVA itself where no LoRA is trained
 
-    # -- what a task says ----------------------------------------------------------------------------------------
-
     def build(self, llava: PreTrainedModel) -> Any:
         """Puts what is trained into the loaded base, all else frozen."""
         raise NotImplementedError
@@ -95,8 +83,6 @@ class Task(pl.LightningModule):
     def card_parts(self, data: Any) -> CardParts:
         """What the model card says of this task's adapter."""
         raise NotImplementedError
-
-    # -- model ---------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
         """Loads the model on this process's device, and shards it where the strategy asks for it.
@@ -145,8 +131,6 @@ class Task(pl.LightningModule):
         assert self.model is not None, "configure_model comes first"
         return unwrap(self.model)
 
-    # -- training ------------------------------------------------------------------------------------------------
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch.
 
@@ -170,36 +154,12 @@ class Task(pl.LightningModule):
             scheduler.for_steps(int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    # -- evaluation ----------------------------------------------------------------------------------------------
-
-    def start_sums(self, names: Sequence[str]) -> None:
-        """Sets the named sums of an evaluation to zero; every process names the same."""
-        self._sums = dict.fromkeys(names, torch.zeros((), dtype=torch.float64, device=self.device))
-
-    def add(self, **values: Tensor | float) -> None:
-        """Adds to the sums of an evaluation."""
-        for name, value in values.items():
-            self._sums[name] = self._sums[name] + value
-
-    def total_sums(self) -> dict[str, float]:
-        """The sums over all processes."""
-        reduced = self.trainer.strategy.reduce(torch.stack(list(self._sums.values())), reduce_op="sum")
-        return dict(zip(self._sums, (float(value) for value in reduced), strict=True))
-
 
 class TaskData(pl.LightningDataModule):
     """Batches of a task.
 
     A subclass sets `left_out_file`, gives `dataset`, `lengths` and `fingerprint`, fills `left_out` in its `setup`, and
-    calls `announce` at its end.
-
-    Args:
-        batch_size: samples of one forward pass on one device.
-        max_samples: train on a random choice of that many samples (by the seed); null takes all.
-        num_workers: processes that make batches, for each device.
-        strict: stop at the first sample that cannot be used, instead of listing it.
-        model_name: whose processor is used.
-        seed: of the samples' order and choice.
+    calls `announce` at its end; its docstring says what each option means.
     """
 
     left_out_file: ClassVar[str] = "skipped_samples.jsonl"  # in the output directory
@@ -218,8 +178,6 @@ class TaskData(pl.LightningDataModule):
         self.left_out: list[LeftOut] = []
         self.sample_counts: dict[str, int] = {}  # usable samples by split
 
-    # -- what a task says ----------------------------------------------------------------------------------------
-
     def dataset(self, split: str) -> Dataset[Any]:
         """Maps a `MicroBatch` to the batch of a split."""
         raise NotImplementedError
@@ -235,8 +193,6 @@ class TaskData(pl.LightningDataModule):
     def fingerprint(self) -> str:
         """A hash of the training samples, in their order: what a position in an epoch depends on."""
         raise NotImplementedError
-
-    # -- loaders -------------------------------------------------------------------------------------------------
 
     def plan(self, split: str, accumulate: int = 1, seed: int | None = None) -> StepPlan:
         """This process's micro-batches of a split; without a seed in order of length."""
@@ -264,8 +220,6 @@ class TaskData(pl.LightningDataModule):
         """What every loader has: a data set's element is a whole micro-batch, taken as it is."""
         workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
         return {**workers, "pin_memory": torch.cuda.is_available(), "collate_fn": _as_it_is}
-
-    # -- what is said of the data --------------------------------------------------------------------------------
 
     def announce(self) -> None:
         """Says how many samples there are and were left out, and lists those in the output directory.
