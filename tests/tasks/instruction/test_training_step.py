@@ -56,7 +56,7 @@ def mean_loss(llava: Any, processor: Any, records: list[dict[str, Any]], images:
     total, count = torch.zeros(()), 0
     for record in records:
         pictures = [Image.open(images / name) for name in record.get("image", [])]
-        text, learned = "", []
+        text, learned = "", list[int]()
         for turn in record["conversations"]:
             if turn["from"] == "human":
                 said = turn["value"].replace("<image>", "").strip() if pictures and not text else turn["value"]
