@@ -100,7 +100,7 @@ class Ours:
                 placeholder_ids(self.llava.config), prefix=self.prefix, split=batch["split"],
             ) / batch["targets"]  # fmt: skip
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(self.llava.parameters(), 1.0)
             self.optimizer.step()
             yield loss.item()
