@@ -4,12 +4,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
-"$PYTHON" -c 'import mypy, pytest, ruff' 2>/dev/null ||
-    "$PYTHON" -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
+"$PYTHON" -c 'import importlinter, mypy, pytest_cov, ruff, scipy, sentencepiece, statsmodels, tiktoken, xdist' 2>/dev/null ||
+    "$PYTHON" -m pip install -qq --disable-pip-version-check -c requirements.txt -e '.[nf4,web,dev]'
 if [ "${1:-}" = "--quick" ]; then
     shift
     set -- -m "not slow" "$@"
 fi
 "$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-exec "$PYTHON" -m pytest "$@"
+if [ -n "${CI:-}" ]; then # coverage costs time that only CI has
+    set -- --cov=lavic --cov=crawl --cov-report=term:skip-covered "$@"
+fi
+exec "$PYTHON" -m pytest -n auto --dist loadfile "$@"

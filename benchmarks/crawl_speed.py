@@ -154,9 +154,7 @@ def run_crawl(port: int, in_flight: int, folder: Path) -> float:
     from crawl.session import crawl
     from crawl.settings import Settings
 
-    items = {
-        str(number): {"images": [{"large": f"http://127.0.0.1:{port}/{number}.jpg"}]} for number in range(IMAGES)
-    }
+    items = {str(number): {"images": [{"large": f"http://127.0.0.1:{port}/{number}.jpg"}]} for number in range(IMAGES)}
     source = folder / "items.json"
     source.write_text(json.dumps(items))
     settings = Settings(
@@ -207,9 +205,7 @@ def run_case(case: Case, rounds: int, tmpfs: Path) -> dict[str, object]:
     return {
         "latency_ms": case.latency_ms,
         "in_flight": case.in_flight,
-        "images_per_second": {
-            name: round(IMAGES / statistics.median(times)) for name, times in seconds.items()
-        },
+        "images_per_second": {name: round(IMAGES / statistics.median(times)) for name, times in seconds.items()},
         "crawl_over": {name: round(ratio, 3) for name, ratio in ratios.items()},
         "crawl_over_from_to": {
             name: [round(min(values), 3), round(max(values), 3)] for name, values in by_round.items()

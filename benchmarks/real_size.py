@@ -119,9 +119,7 @@ def stepper(
     return step
 
 
-def measure(
-    profile: Profile, config: LlavaNextConfig, device: torch.device, rounds: int, steps: int
-) -> dict[str, Any]:
+def measure(profile: Profile, config: LlavaNextConfig, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
     """One row: ours in turns with the reference, which holds its weights alike."""
     speedups = Speedups(compile_vision=profile.compile_vision)
     llava = build(config, 0.1, device, torch.bfloat16)

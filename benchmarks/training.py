@@ -62,9 +62,7 @@ class Reference:
         while True:
             ids, labels = token_ids(self.llava.config, number)
             pixels = load_pixels(self.image_processor, self.images[number % len(self.images)], self.llava.dtype)
-            loss = reference_loss(
-                self.llava, pixels, ids[None], labels[None], placeholder_ids(self.llava.config)
-            )
+            loss = reference_loss(self.llava, pixels, ids[None], labels[None], placeholder_ids(self.llava.config))
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             torch.nn.utils.clip_grad_norm_(self.llava.parameters(), 1.0)

@@ -136,15 +136,11 @@ class Batches(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         numbers = range(index * self.batch_size, (index + 1) * self.batch_size)
         rows = [token_ids(self.config, number) for number in numbers]
-        views = [
-            cut_views(self.image_processor, open_image(self.images[n % len(self.images)])) for n in numbers
-        ]
+        views = [cut_views(self.image_processor, open_image(self.images[n % len(self.images)])) for n in numbers]
         return {"views": torch.cat(views), **padded(self.config, rows, self.speedups)}
 
 
-def padded(
-    config: LlavaNextConfig, rows: list[tuple[Tensor, Tensor]], speedups: Speedups
-) -> dict[str, Any]:
+def padded(config: LlavaNextConfig, rows: list[tuple[Tensor, Tensor]], speedups: Speedups) -> dict[str, Any]:
     """Right-padded tensors, and where they are cut."""
     pad = torch.nn.utils.rnn.pad_sequence
     batch: dict[str, Any] = {

@@ -140,8 +140,7 @@ class PublicResolver(AbstractResolver):
         public = [result for result in found if is_public(ipaddress.ip_address(result["host"].split("%")[0]))]
         if found and not public:
             raise RefusedError(
-                f"not a public address: {host} is {found[0]['host']} "
-                f"(--allow-host {host}:{port} would allow it)"
+                f"not a public address: {host} is {found[0]['host']} (--allow-host {host}:{port} would allow it)"
             )
         return public
 

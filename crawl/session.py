@@ -44,9 +44,7 @@ def make_fetcher(settings: Settings) -> Transport:
     return Fetcher(rules, AllowedHosts(settings.allow_host))
 
 
-def crawl(
-    settings: Settings, results: Console, notes: Console, make_transport: MakeTransport = make_fetcher
-) -> int:
+def crawl(settings: Settings, results: Console, notes: Console, make_transport: MakeTransport = make_fetcher) -> int:
     """Run the crawler; SIGINT and SIGTERM stop it. Returns the exit status. Raises UserError.
 
     `results` gets the closing table, `notes` progress and advice; neither may take paths for markup.
@@ -158,9 +156,7 @@ class _Session:
             RetryRules(settings.tries, settings.backoff, settings.retry_after_cap),
         )
         window = max(256, 8 * settings.in_flight)
-        self._crawler = Crawler(
-            self._journal, self._store, verifiers, retries, self._counts, window, settings.verify
-        )
+        self._crawler = Crawler(self._journal, self._store, verifiers, retries, self._counts, window, settings.verify)
         display = asyncio.create_task(show(self._counts, self._notes))
         try:
             await self._crawler.run(plan.pages(self._journal, settings.retry_failed, settings.verify))

@@ -73,9 +73,7 @@ class Settings:
         if self.source and (self.train_only or self.valid_only):
             raise UserError("--source names the sources itself: leave --train-only and --valid-only out.")
         if len(self.source) != len(self.out):
-            raise UserError(
-                f"There are {len(self.source)} --source but {len(self.out)} --out: give one for each."
-            )
+            raise UserError(f"There are {len(self.source)} --source but {len(self.out)} --out: give one for each.")
         for name in ("in_flight", "tries", "max_bytes", "max_pixels", "connect_timeout",
                      "silence_timeout", "total_timeout"):  # fmt: skip
             self._at_least(name, above=0)

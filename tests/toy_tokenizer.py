@@ -19,9 +19,7 @@ def toy_tokenizer(extra_text: tuple[str, ...] = (), padding_side: str = "right")
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.normalizer = normalizers.Sequence([])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
     trainer = trainers.BpeTrainer(
         vocab_size=700,
         special_tokens=["<unk>", "<s>", "</s>", "<pad>", "<image>", *(f"<0x{i:02X}>" for i in range(256))],
@@ -39,7 +37,5 @@ def toy_tokenizer(extra_text: tuple[str, ...] = (), padding_side: str = "right")
         pad_token="<pad>",
         padding_side=padding_side,
     )
-    fast.add_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in PLACEHOLDERS], special_tokens=True
-    )
+    fast.add_tokens([AddedToken(token, normalized=False, special=True) for token in PLACEHOLDERS], special_tokens=True)
     return fast

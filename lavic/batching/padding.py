@@ -19,9 +19,7 @@ class PromptBatch(TypedDict):
     samples: list[dict[str, Any]]  # item, title, image, description
 
 
-def pad(
-    sequences: Sequence[Any], target_starts: Sequence[int], pad_id: int, ghost: bool = False
-) -> dict[str, Tensor]:
+def pad(sequences: Sequence[Any], target_starts: Sequence[int], pad_id: int, ghost: bool = False) -> dict[str, Tensor]:
     """Pads on the right.
 
     Args:

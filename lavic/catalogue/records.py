@@ -161,10 +161,10 @@ def _place_images(turns: list[Turn], images: Sequence[str], changes: list[str]) 
         counts = [int(i == first) for i in range(len(turns))]
         changes.append(f"{IMAGE_TOKEN} repeated for one image")
     elif images and not total:
-        first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
-        if first is None:
+        asked = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
+        if asked is None:
             raise _Fault("no question with an answer")
-        counts[first] = len(images)
+        counts[asked] = len(images)
         changes.append(f"image without {IMAGE_TOKEN}")
     elif total != len(images):
         raise _Fault(f"{total} x {IMAGE_TOKEN} for {len(images)} images" if images else f"{IMAGE_TOKEN} but no image")

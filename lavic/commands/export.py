@@ -20,9 +20,7 @@ def main(argv: list[str]) -> int:
     quieten()
     parser = OptionParser(prog="python -m lavic export", description="Merges adapters into a plain checkpoint.")
     parser.add_argument("--adapter", type=Path, required=True, help="The adapter's directory.")
-    parser.add_argument(
-        "--distilled", type=Path | None, default=None, help="Stage 1's adapter, below one of stage 2."
-    )
+    parser.add_argument("--distilled", type=Path | None, default=None, help="Stage 1's adapter, below one of stage 2.")
     parser.add_argument("--base", type=str | None, default=None, help="The base; null: the one the adapter names.")
     parser.add_argument("--out", type=Path, required=True, help="The new checkpoint's directory.")
     parser.add_argument("--dtype", type=Dtype, default="auto", help="Of the weights written; auto is bfloat16.")

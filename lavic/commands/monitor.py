@@ -96,9 +96,7 @@ def header(run: Run) -> RenderableType:
         (run.run_id, "bold"), "  ", (status, f"bold {COLOURS.get(status, 'red')}"), f"  ({EXPLAINED[status]})"
     )
     ended = run.last("end")
-    seconds = (run.events[-1]["time"] if status != "running" and run.events else time.time()) - about[
-        "started"
-    ]
+    seconds = (run.events[-1]["time"] if status != "running" and run.events else time.time()) - about["started"]
     left = run.seconds_left() if status == "running" else None
     epoch = run.last("train").get("epoch", 0.0)
     progress = Text(
@@ -114,9 +112,7 @@ def header(run: Run) -> RenderableType:
     where = f"{about.get('host')}, process {about.get('pid')}, {processes} x {about.get('device')}"
     lines.append(Text(f"{where}; output {about.get('output_dir')}; log {about.get('log')}", style="dim"))
     if about.get("continues"):
-        lines.append(
-            Text(f"continues {about['continues']['run_id']} from step {about['continues']['step']}", "dim")
-        )
+        lines.append(Text(f"continues {about['continues']['run_id']} from step {about['continues']['step']}", "dim"))
     if ended and status == "failed":
         lines.append(Text(str(ended["message"]), style="red"))
     return Panel(Group(*lines), title="LaViC training")
@@ -157,9 +153,7 @@ def numbers(run: Run) -> RenderableType:
 def curves(run: Run, width: int, height: int) -> RenderableType:
     """train_loss as a line, val_loss as marks, over optimizer steps."""
     line = [(e["step"], e["train_loss"]) for e in run.of("train") if math.isfinite(e["train_loss"])]
-    marks = [
-        (e["step"], e["val_loss"]) for e in run.of("validation") if math.isfinite(e.get("val_loss", math.nan))
-    ]
+    marks = [(e["step"], e["val_loss"]) for e in run.of("validation") if math.isfinite(e.get("val_loss", math.nan))]
     rows = draw(line, marks, width - 4, height)
     text = Text("\n".join(rows) if rows else "no losses yet", no_wrap=True, overflow="crop")
     return Panel(text, title="train_loss (line) and val_loss (●) by step")
@@ -170,21 +164,15 @@ def troubles(run: Run, last: int) -> RenderableType:
     lines = [
         (
             e,
-            e["message"]
-            if e["event"] == "warning"
-            else f"step {e['step']} skipped, not finite: {e['samples']}",
+            e["message"] if e["event"] == "warning" else f"step {e['step']} skipped, not finite: {e['samples']}",
         )
         for e in run.events
         if e["event"] in ("warning", "skip")
     ][-last:]
-    text = Text(
-        "\n".join(f"{time.strftime('%H:%M:%S', time.localtime(e['time']))}  {said}" for e, said in lines)
-    )
+    text = Text("\n".join(f"{time.strftime('%H:%M:%S', time.localtime(e['time']))}  {said}" for e, said in lines))
     ended, status = run.last("end"), run.status()
     if status in ("failed", "interrupted", "crashed", "stale"):
-        text.append(
-            f"{chr(10) if lines else ''}{status}: {ended.get('message') or EXPLAINED[status]}", style="red"
-        )
+        text.append(f"{chr(10) if lines else ''}{status}: {ended.get('message') or EXPLAINED[status]}", style="red")
     return Panel(text if text.plain else Text("none", style="dim"), title="warnings and errors")
 
 

@@ -103,9 +103,7 @@ def _named(metric: RunMetric) -> str:
 
 
 def _curves(run: Run) -> list[str]:
-    return [
-        chart(title, {name: _points(run, kind, name) for kind, name in series}) for title, series in CURVES.items()
-    ]
+    return [chart(title, {name: _points(run, kind, name) for kind, name in series}) for title, series in CURVES.items()]
 
 
 def _points(run: Run, kind: str, name: str) -> list[tuple[float, float]]:

@@ -118,7 +118,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         found = True
         yield entry.value
     if not found:
-        raise UserError(f"No conversation is in {path}; give a file with a \"context\" in every line.")
+        raise UserError(f'No conversation is in {path}; give a file with a "context" in every line.')
 
 
 def _batches(records: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -79,9 +79,7 @@ def _train_entry(product: Product, base_url: str) -> dict[str, object]:
     return {
         "title": product.title,
         "images": [{"large": f"{base_url}/{image.name}"} for image in product.images],
-        "image_descriptions_llava_cleaned": {
-            image.name: image.description for image in product.images
-        },
+        "image_descriptions_llava_cleaned": {image.name: image.description for image in product.images},
     }
 
 

@@ -159,9 +159,7 @@ def _draw_in_front(pen: ImageDraw.ImageDraw, noun: str, look: Look, box: Box) ->
     dark = _shade(RGB[look.colour], 0.5)
     if noun in ("cushion", "mat"):
         gap, width = (6, 3) if noun == "cushion" else (18, 9)
-        _outline(
-            pen, look.form, (left + gap, top + gap, right - gap, bottom - gap), outline=dark, width=width
-        )
+        _outline(pen, look.form, (left + gap, top + gap, right - gap, bottom - gap), outline=dark, width=width)
     elif noun == "clock":
         pen.line((x, y, x, y - 0.7 * reach), fill=dark, width=5)
         pen.line((x, y, x + 0.5 * reach, y + 0.1 * reach), fill=dark, width=7)

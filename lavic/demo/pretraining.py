@@ -85,9 +85,7 @@ def train_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor, looks
         # Every second view is the whole image, the others are quarters of it.
         view = torch.randint(1, 5, (TOWER_BATCH,)) * torch.randint(0, 2, (TOWER_BATCH,))
         seen = tower.post_layernorm(_run_tower(llava, patches[picked, view])[-1][:, 0])
-        losses = [
-            nn.functional.cross_entropy(head(seen), labels[picked, index]) for index, head in enumerate(heads)
-        ]
+        losses = [nn.functional.cross_entropy(head(seen), labels[picked, index]) for index, head in enumerate(heads)]
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack(losses).sum())
         optimizer.step()
@@ -221,9 +219,7 @@ def _run_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor) -> lis
 def _steps(parameters: list[nn.Parameter], count: int) -> Iterator[torch.optim.Optimizer]:
     """`count` times the optimizer, its learning rate rising over the first tenth and then falling to nearly 0."""
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=count + 1, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=count + 1, pct_start=0.1)
     for _ in range(count):
         yield optimizer
         schedule.step()

@@ -99,8 +99,7 @@ def make_products(per_kind: int, seed: int) -> list[Product]:
             backgrounds = rng.sample(sorted(BACKGROUNDS), 2 if len(products) % 2 == 0 else 1)
             looks = [Look(colour, pattern, accent, form, background) for background in backgrounds]
             images = tuple(
-                Photograph(f"{asin}_{index}.jpg", look, describe(kind, look, words))
-                for index, look in enumerate(looks)
+                Photograph(f"{asin}_{index}.jpg", look, describe(kind, look, words)) for index, look in enumerate(looks)
             )
             products.append(Product(asin, kind, title, images))
     return products
@@ -134,9 +133,7 @@ def describe(kind: Kind, look: Look, rng: Random) -> str:
             )
         )
     place = BACKGROUNDS[look.background]
-    setting = rng.choice(
-        (f"It lies on {place}.", f"The background is {place}.", f"It was placed on {place}.")
-    )
+    setting = rng.choice((f"It lies on {place}.", f"The background is {place}.", f"It was placed on {place}."))
     middle = [surface, setting]
     rng.shuffle(middle)
     ending = rng.choice((f"It has {kind.detail}.", f"It suits a {kind.room}."))

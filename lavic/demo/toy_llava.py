@@ -120,9 +120,7 @@ def new_model(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextForCondition
     return LlavaNextForConditionalGeneration(config)
 
 
-def save_checkpoint(
-    folder: Path, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor
-) -> None:
+def save_checkpoint(folder: Path, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor) -> None:
     """Writes weights, configuration and processor files, so that `folder` serves as `--model_name`."""
     folder.mkdir(parents=True, exist_ok=True)
     transformers_logging.disable_progress_bar()

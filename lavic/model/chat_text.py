@@ -89,6 +89,7 @@ class ChatText:
             encoded = replace(self._tokens(kept, image_counts, system), dropped=dropped)
             if max_length is None or len(encoded.input_ids) <= max_length:
                 return encoded if encoded.spans or not learns else "nothing to learn"
+        assert max_length is not None
         shorter = None if self.template.captions_only else self._shorten(kept, image_counts, system, max_length)
         if shorter is None:
             return "too long for max_length"

@@ -19,9 +19,7 @@ class ClassTokenEncoderLayer(CLIPEncoderLayer):  # type: ignore[misc]
     names, LoRA modules and their dropout stay as they are.
     """
 
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: object
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: object) -> Tensor:
         normed = self.layer_norm1(hidden_states)
         class_token: Tensor = hidden_states[:, :1] + _attend(self.self_attn, normed[:, :1], normed, **kwargs)
         class_token = class_token + self.mlp(self.layer_norm2(class_token))

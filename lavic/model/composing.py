@@ -249,9 +249,7 @@ def _stop(llava: Llava, lm: PreTrainedModel, tokenizer: Any, form: ChatForm) -> 
         llava.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def _processor(
-    config: LlavaConfig | LlavaNextConfig, vision: str, tokenizer: Any, form: ChatForm
-) -> LlavaAnyProcessor:
+def _processor(config: LlavaConfig | LlavaNextConfig, vision: str, tokenizer: Any, form: ChatForm) -> LlavaAnyProcessor:
     try:
         given = AutoImageProcessor.from_pretrained(vision)
     except (OSError, ValueError, KeyError) as error:

@@ -63,9 +63,7 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         """A copy on `device`; from pinned memory the transfer does not block."""
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 

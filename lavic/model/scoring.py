@@ -46,9 +46,7 @@ class PromptState:
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         hidden = self._run(embeds, attention_mask, positions)
         last = (attention_mask * torch.arange(input_ids.shape[1], device=input_ids.device)).argmax(dim=1)
-        self._next = llava.lm_head(
-            hidden[torch.arange(len(last), device=last.device), last]
-        ).float()  # (B, vocab)
+        self._next = llava.lm_head(hidden[torch.arange(len(last), device=last.device), last]).float()  # (B, vocab)
 
     def scores(self, answers: Sequence[Answers], unscored: Sequence[int]) -> list[Tensor]:
         """Log-likelihood in nats of every answer, EOS included: for each conversation a (C,) float32 tensor.
@@ -97,9 +95,7 @@ class PromptState:
             results.append(total.index_add(0, owners[row].clamp(min=0), counted))
         return results
 
-    def decode(
-        self, max_new_tokens: int, eos_id: int, allowed: Sequence[Answers] | None = None
-    ) -> list[list[int]]:
+    def decode(self, max_new_tokens: int, eos_id: int, allowed: Sequence[Answers] | None = None) -> list[list[int]]:
         """Greedy continuations, without EOS; at most `max_new_tokens` tokens, EOS counted.
 
         With `allowed`, each is exactly one of its conversation's answers: at every step only the tokens that

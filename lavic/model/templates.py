@@ -31,8 +31,13 @@ class Segment(NamedTuple):
 class Writes(Protocol):
     """What writes conversations."""
 
-    name: str
-    captions_only: bool
+    @property
+    def name(self) -> str:
+        """As options call it."""
+
+    @property
+    def captions_only(self) -> bool:
+        """Whether only an image and its caption are written; the question is thrown away."""
 
     def segments(self, turns: Sequence[Turn], system: str | None, tokenizer: Any) -> Iterator[Segment]:
         """A conversation's text in stretches; one that ends with a question ends where its answer would begin.

@@ -45,8 +45,6 @@ def count_views(image_processor: LlavaNextImageProcessor, width: int, height: in
 
 def cut_views(image_processor: LlavaNextImageProcessor, image: Image.Image) -> Tensor:
     """The image's views, (views, 3, side, side) uint8: the whole first, then the grid's cells row by row."""
-    cut: dict[str, Any] = image_processor(
-        images=image, do_rescale=False, do_normalize=False, return_tensors="pt"
-    )
+    cut: dict[str, Any] = image_processor(images=image, do_rescale=False, do_normalize=False, return_tensors="pt")
     views: Tensor = cut["pixel_values"][0]
     return views.to(torch.uint8)

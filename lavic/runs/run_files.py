@@ -86,18 +86,14 @@ def find_run(logs: Path, run_id: str | None = None) -> Run:
         return read_run(directory)
     ids = run_ids(logs)
     if not ids:
-        raise UserError(
-            f"There is no run in {logs} yet; start one with ./run_training.sh, or name another --logs."
-        )
+        raise UserError(f"There is no run in {logs} yet; start one with ./run_training.sh, or name another --logs.")
     return read_run(logs / ids[-1])
 
 
 def run_ids(logs: Path) -> list[str]:
     """All runs, by the time of their start."""
     found = [path.parent for path in logs.glob("*/run.json")]
-    return [
-        d.name for d in sorted(found, key=lambda d: (_read_json(d / "run.json").get("started", 0.0), d.name))
-    ]
+    return [d.name for d in sorted(found, key=lambda d: (_read_json(d / "run.json").get("started", 0.0), d.name))]
 
 
 def read_run(directory: Path) -> Run:
@@ -106,11 +102,7 @@ def read_run(directory: Path) -> Run:
     own = list(_read_events(directory / "metrics.jsonl"))
     earlier: list[dict[str, Any]] = []
     continued = about.get("continues")
-    if (
-        continued
-        and continued["run_id"] != directory.name
-        and (directory.parent / continued["run_id"]).is_dir()
-    ):
+    if continued and continued["run_id"] != directory.name and (directory.parent / continued["run_id"]).is_dir():
         before = read_run(directory.parent / continued["run_id"])
         kept = ("train", "validation", "skip")
         earlier = [

@@ -50,8 +50,5 @@ def _joined(cells: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     found = list(cells[:1])
     for (x0, y0), (x1, y1) in pairwise(cells):
         steps = max(abs(x1 - x0), abs(y1 - y0), 1)
-        found += [
-            (x0 + round((x1 - x0) * i / steps), y0 + round((y1 - y0) * i / steps))
-            for i in range(1, steps + 1)
-        ]
+        found += [(x0 + round((x1 - x0) * i / steps), y0 + round((y1 - y0) * i / steps)) for i in range(1, steps + 1)]
     return found

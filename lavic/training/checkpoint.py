@@ -36,9 +36,7 @@ class WholeFileIO(TorchCheckpointIO):
         with writing_bytes(Path(path)) as file:
             file.write(buffer.getbuffer())
 
-    def load_checkpoint(
-        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         try:
             return dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch names a broken file in many ways
@@ -84,9 +82,7 @@ class TrainableCheckpoint(Checkpoint):
         self._stop = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        pl_module.strict_loading = (
-            False  # frozen parameters are not in the file; on_load_checkpoint is strict
-        )
+        pl_module.strict_loading = False  # frozen parameters are not in the file; on_load_checkpoint is strict
         # DeepSpeed and sharded strategies write through their own engines and have no such attribute to set.
         if stage == "fit" and isinstance(getattr(trainer.strategy, "checkpoint_io", None), TorchCheckpointIO):
             trainer.strategy.checkpoint_io = WholeFileIO()

@@ -17,12 +17,8 @@ from lavic.errors import UserError
 
 SECONDS_TO_END = 5
 GO_ON = "then go on with --resume: the last checkpoint and the best adapter are whole"
-LOST_PEER = re.compile(
-    r"closed by peer|reset by peer|Broken pipe|ncclRemoteError|remote process exited", re.I
-)
-WORKER = re.compile(
-    r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)? (?:is killed by signal: (\w+)|exited unexpectedly)"
-)
+LOST_PEER = re.compile(r"closed by peer|reset by peer|Broken pipe|ncclRemoteError|remote process exited", re.I)
+WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)? (?:is killed by signal: (\w+)|exited unexpectedly)")
 
 
 @contextmanager
@@ -73,9 +69,7 @@ class EndTogether(Callback):
     over theirs.)
     """
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             end_processes(launcher.procs)

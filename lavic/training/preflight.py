@@ -40,9 +40,7 @@ class Preflight(Callback):
         if device.type == "cuda":
             precision = Precision(weights=4 if base.dtype == "float32" else 2, nf4=base.quantization == "nf4")
             batch = trainer.datamodule.batch_size  # type: ignore[attr-defined]
-            needed = step_bytes(
-                config, trainable, precision, batch, None, pl_module.speedups, pl_module.checkpointing
-            )
+            needed = step_bytes(config, trainable, precision, batch, None, pl_module.speedups, pl_module.checkpointing)
             weights = sum(needed[name] for name in ("vision_weights", "language_weights", "trainable_weights"))
             check_gpu(torch.cuda.mem_get_info(device)[0], weights, sum(needed.values()), str(device))
 

@@ -236,9 +236,7 @@ class RunLog(Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._end("finished", f"{trainer.global_step} steps")
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         interrupted = isinstance(exception, KeyboardInterrupt | SystemExit)
         message = str(exception).strip() or type(exception).__name__
         self._end("interrupted" if interrupted else "failed", f"exit {message}" if interrupted else message)
@@ -268,11 +266,7 @@ def _versions() -> dict[str, str]:
 
 def _device(trainer: pl.Trainer) -> str:
     device = trainer.strategy.root_device
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} ({platform.machine()})"
-    )
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
 
 
 def _memory_gib(trainer: pl.Trainer) -> float:

@@ -67,9 +67,7 @@ class Throughput(Callback):
     def mean_sample(self) -> Sample:
         """The mean of the samples since the last reading; waits for the device."""
         tokens, before = (round(total / self._samples) for total in self._tokens.tolist())
-        views, targets, prefix = (
-            round(total / self._samples) for total in (self._views, self._targets, self._prefix)
-        )
+        views, targets, prefix = (round(total / self._samples) for total in (self._views, self._targets, self._prefix))
         return Sample(views, tokens, prefix, before, targets)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -134,9 +134,7 @@ class Chatter:
 def chat_tab(chatter: Chatter) -> None:
     """Puts the tab's components into the page that is being built."""
     seen = gr.State({"image": None, "turns": []})
-    conversation = gr.Chatbot(
-        [], label="Conversation", height=430, elem_id="chat", render_markdown=False, buttons=[]
-    )
+    conversation = gr.Chatbot([], label="Conversation", height=430, elem_id="chat", render_markdown=False, buttons=[])
     said = gr.MultimodalTextbox(
         file_types=["image"], file_count="single", sources=["upload"], show_label=False, elem_id="ask",
         placeholder="Attach an image and ask about it",

@@ -39,9 +39,7 @@ def good(tiny: Path, described: Described, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def mistake(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Lavic]:
+def mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Lavic]:
     """`mistake(*arguments)` runs `python -m lavic` in this process and returns the one sentence."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
@@ -264,9 +262,7 @@ def test_an_adapter_cut_short(mistake: Lavic, good: list[str], other_base: Calla
 
 
 @pytest.mark.parametrize("flag", ["--trainer.default_root_dir", "--logs_dir", f"{DATA}cache_dir"])
-def test_an_output_directory_that_cannot_be_written(
-    mistake: Lavic, good: list[str], tmp_path: Path, flag: str
-) -> None:
+def test_an_output_directory_that_cannot_be_written(mistake: Lavic, good: list[str], tmp_path: Path, flag: str) -> None:
     (tmp_path / "file").write_text("in the way")
     assert str(tmp_path / "file") in mistake("fit", *good, f"{flag}={tmp_path / 'file' / 'folder'}")
 
@@ -312,9 +308,7 @@ def test_a_workers_error_is_one_sentence_too(good: list[str], described: Describ
     assert str(data / "train_images") in the_sentence(run.stdout, run.stderr)
 
 
-def test_the_arguments_themselves_are_good(
-    good: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_arguments_themselves_are_good(good: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Otherwise the tests above could fail for another reason than the one they give."""
     root = logging.getLogger()
     before = root.handlers[:]

@@ -29,9 +29,7 @@ def test_it_works_offline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(("config", "most"), [("distill.yaml", 17), ("distill_8gb.yaml", 8)])
-def test_the_shipped_configs_fit_where_they_say(
-    config: str, most: float, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_shipped_configs_fit_where_they_say(config: str, most: float, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(capsys, "--config", str(CONFIGS / config), "--gpu", "RTX 4090")
     parts = {part: size for part, size in found["gib"].items() if part != "total"}
     assert found["gib"]["total"] == pytest.approx(sum(parts.values()))
@@ -46,9 +44,7 @@ def test_speed_is_flop_over_the_assumed_share_of_the_gpu(capsys: pytest.CaptureF
     assert found["samples_per_second"] == pytest.approx(165.2 * found["assumed_mfu"] / found["tflop_per_sample"])
 
 
-def test_without_a_gpu_nothing_is_promised(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_gpu_nothing_is_promised(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     found = plan(capsys, "--config", str(CONFIGS / "distill.yaml"))
     assert (found["gpu"], found["fits"], found["samples_per_second"]) == (None, None, None)
@@ -57,9 +53,7 @@ def test_without_a_gpu_nothing_is_promised(
 
 
 @pytest.mark.parametrize("gpu", ["RTX 3080", "RTX 4080", "RTX 4090"])
-def test_the_changes_it_names_make_it_fit(
-    gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_changes_it_names_make_it_fit(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     above = tmp_path / "larger.yaml"
     above.write_text("{model: {init_args: {checkpointing: {vision: none}}}, data: {init_args: {batch_size: 8}}}")
     base = ["--config", str(CONFIGS / "distill.yaml"), "--config", str(above)]

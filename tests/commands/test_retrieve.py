@@ -79,9 +79,7 @@ def test_the_ground_truth_is_never_looked_at(files: tuple[Path, Path], tmp_path:
     conversations, metadata = files
     retrieve(conversations, [metadata], tmp_path / "with.jsonl", k=3)
     without = tmp_path / "without_truth.jsonl"
-    without.write_text(
-        "\n".join(json.dumps({"context": record["context"]}) for record in read(conversations))
-    )
+    without.write_text("\n".join(json.dumps({"context": record["context"]}) for record in read(conversations)))
     assert retrieve(without, [metadata], tmp_path / "without.jsonl", k=3) == {}
     candidates = [[r["candidates_bm25"] for r in read(tmp_path / f"{n}.jsonl")] for n in ("with", "without")]
     assert candidates[0] == candidates[1]
@@ -133,12 +131,7 @@ def test_embeddings_are_ranked_by_cosine(
         "--method",
         "embeddings",
     ]
-    assert (
-        main(
-            [*arguments, "--model", "letters", "--name", "st", "--k", "3", "--output", f"{tmp_path}/o.jsonl"]
-        )
-        == 0
-    )
+    assert main([*arguments, "--model", "letters", "--name", "st", "--k", "3", "--output", f"{tmp_path}/o.jsonl"]) == 0
     counted = LetterCounts("").encode([*TITLES.values()], True, False)
     for record, context in zip(read(tmp_path / "o.jsonl"), CONTEXTS, strict=True):
         query = LetterCounts("").encode([re.sub("<[^>]*>", " ", context)], True, False)[0]

@@ -152,9 +152,7 @@ def test_a_full_disk_ends_the_crawl_and_the_next_run_goes_on(
     tmpfs: Path, server: FaultServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = CrawlFolder(tmpfs, server)
-    urls = {
-        f"{number:03d}": server.script(f"/{number}", reply.answer(body=jpeg(number, 200))) for number in range(200)
-    }
+    urls = {f"{number:03d}": server.script(f"/{number}", reply.answer(body=jpeg(number, 200))) for number in range(200)}
     folder.want(urls)
     assert folder.crawl() == 3
     output = capsys.readouterr().err

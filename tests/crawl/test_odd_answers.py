@@ -31,8 +31,21 @@ def chunked(body: bytes) -> bytes:
 TAKEN = {
     **{
         f"label {label.decode() or 'empty'}": answer(b"Content-Encoding: " + label)
-        for label in (b"", b"utf-8", b"none", b"identity", b"binary", b"aws-chunked", b"image/jpeg", b"identity, none",
-                      b"gzip", b"br", b"zstd", b"deflate", b"aws-chunked,gzip")
+        for label in (
+            b"",
+            b"utf-8",
+            b"none",
+            b"identity",
+            b"binary",
+            b"aws-chunked",
+            b"image/jpeg",
+            b"identity, none",
+            b"gzip",
+            b"br",
+            b"zstd",
+            b"deflate",
+            b"aws-chunked,gzip",
+        )
     },
     "gzip": answer(b"Content-Encoding: GZIP", body=gzip.compress(GOOD)),
     "x-gzip": answer(b"Content-Encoding: x-gzip", body=gzip.compress(GOOD)),

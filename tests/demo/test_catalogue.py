@@ -38,9 +38,10 @@ def test_urls_follow_the_server(tmp_path: Path) -> None:
     write_sample(tmp_path, base_url="http://127.0.0.1:4321/images")
     for name in TEXTS[:2]:
         written = (tmp_path / name).read_text()
-        assert written.replace("http://127.0.0.1:4321/images", "http://127.0.0.1:8000/images") == (
-            COMMITTED / name
-        ).read_text()
+        assert (
+            written.replace("http://127.0.0.1:4321/images", "http://127.0.0.1:8000/images")
+            == (COMMITTED / name).read_text()
+        )
 
 
 def test_titles_tell_nothing_of_the_look(train: list[Product], valid: list[Product]) -> None:
@@ -66,9 +67,7 @@ def test_ids_are_unique_and_some_look_like_isbns(train: list[Product], valid: li
 
 
 def test_faulty_entries_are_four_of_the_usual_kinds() -> None:
-    entries = json.loads(
-        (COMMITTED / "item2meta_train.json").read_text(), object_pairs_hook=lambda pairs: pairs
-    )
+    entries = json.loads((COMMITTED / "item2meta_train.json").read_text(), object_pairs_hook=lambda pairs: pairs)
     keys = Counter(key for key, _ in entries)
     assert len(entries) == 144
     assert [key for key, times in keys.items() if times > 1] == [entries[2][0]]

@@ -8,7 +8,7 @@ import pytest
 
 from lavic.evaluation.comparison import mcnemar, paired_bootstrap, spread
 
-scipy_stats = pytest.importorskip("scipy.stats", reason="scipy is not installed (requirements-dev.txt)")
+scipy_stats = pytest.importorskip("scipy.stats", reason="scipy is not installed (the extra dev)")
 tables = pytest.importorskip("statsmodels.stats.contingency_tables", reason="statsmodels is not installed")
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lavic.evaluation.intervals import Interval, intervals, ratio_draws
 
-scipy_stats = pytest.importorskip("scipy.stats", reason="scipy is not installed (requirements-dev.txt)")
+scipy_stats = pytest.importorskip("scipy.stats", reason="scipy is not installed (the extra dev)")
 
 
 def test_intervals_equal_scipys_percentile_bootstrap() -> None:

@@ -99,7 +99,5 @@ def test_a_compiled_tower_gives_the_same() -> None:
     speed_up(compiled, Speedups(compile_vision=True))
     with torch.no_grad():
         pixels = images(1, torch.float32)
-        torch.testing.assert_close(
-            visual_tokens(compiled, pixels), visual_tokens(llava, pixels), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(visual_tokens(compiled, pixels), visual_tokens(llava, pixels), rtol=1e-4, atol=1e-5)
     assert list(compiled.state_dict()) == list(llava.state_dict())

@@ -83,12 +83,8 @@ def test_equals_the_plain_forward_on_a_ragged_batch(
     assert_same(llava, fast_loss(llava, batch, visual_tokens(llava, pixels)), plain)
 
 
-@pytest.mark.parametrize(
-    ("titles", "targets"), [((4,), (9,)), ((0, 3), (1, 6)), ((0,), (2,)), ((5, 5), (3, 8))]
-)
-def test_any_batch_size_and_titles_of_no_or_equal_length(
-    titles: tuple[int, ...], targets: tuple[int, ...]
-) -> None:
+@pytest.mark.parametrize(("titles", "targets"), [((4,), (9,)), ((0, 3), (1, 6)), ((0,), (2,)), ((5, 5), (3, 8))])
+def test_any_batch_size_and_titles_of_no_or_equal_length(titles: tuple[int, ...], targets: tuple[int, ...]) -> None:
     llava = toy_llava().double()
     batch = ragged_batch(titles, targets)
     visual = visual_tokens(llava, images(len(titles)))
@@ -182,9 +178,7 @@ def test_a_prefix_made_in_inference_mode_can_be_trained_against() -> None:
         prefix.keys_values(llava)
     split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
     visual = visual_tokens(llava, images(2))
-    ours = target_loss(
-        llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
-    )
+    ours = target_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split)
     assert_same(llava, ours, plain_loss(llava, batch, visual))
 
 

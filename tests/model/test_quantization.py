@@ -63,9 +63,7 @@ def test_gradients_after_a_validation_equal_those_before(tmp_path: Path, width: 
 @pytest.mark.usefixtures("processor_flag")
 def test_evaluation_gives_the_dequantised_weights_loss(tiny: Path) -> None:
     """Also generation, which never needs a gradient, computes with the very weights that training sees."""
-    llava: LlavaNextForConditionalGeneration = load_llava(
-        BaseModel(str(tiny), quantization="nf4"), torch.device("cpu")
-    )
+    llava: LlavaNextForConditionalGeneration = load_llava(BaseModel(str(tiny), quantization="nf4"), torch.device("cpu"))
     layer = llava.model.language_model.layers[0].mlp.down_proj
     x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0))
     weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)

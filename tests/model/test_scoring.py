@@ -44,9 +44,7 @@ class Case:
             for i, row in enumerate(rows):
                 batch["input_ids"][i] = 0
                 batch["input_ids"][i, : len(self.prompts[row])] = torch.tensor(self.prompts[row])
-                batch["attention_mask"][i] = torch.arange(batch["input_ids"].shape[1]) < len(
-                    self.prompts[row]
-                )
+                batch["attention_mask"][i] = torch.arange(batch["input_ids"].shape[1]) < len(self.prompts[row])
         visual = torch.cat([self.visual[i] for i in rows])
         return PromptState(llava, batch["input_ids"], batch["attention_mask"], visual, PLACEHOLDERS)
 
@@ -117,10 +115,7 @@ def test_an_answer_that_begins_another_can_still_be_either(llava: Any) -> None:
     case = Case(llava.config.text_config.hidden_size, seed=2, batch=1)
     state = case.state(llava, range(1), left=False)
     scores = state.scores([[[40, EOS], [40, 41, EOS]]], [0])[0]
-    plain = [
-        plain_score(llava, case.prompts[0], answer, case.visual[0], 0)
-        for answer in ([40, EOS], [40, 41, EOS])
-    ]
+    plain = [plain_score(llava, case.prompts[0], answer, case.visual[0], 0) for answer in ([40, EOS], [40, 41, EOS])]
     assert scores.tolist() == pytest.approx(plain, abs=1e-4)
     logits = plain_logits(llava, [*case.prompts[0], 40], case.visual[0])[-1]
     expected = [40] if logits[EOS] > logits[41] else [40, 41]

@@ -83,9 +83,7 @@ def fit(
     return run([*options_of(tiny, described, output), *options], output, processes, status, strategy)
 
 
-def run(
-    arguments: list[str], output: Path, processes: int = 1, status: int = 0, strategy: str | None = "ddp"
-) -> str:
+def run(arguments: list[str], output: Path, processes: int = 1, status: int = 0, strategy: str | None = "ddp") -> str:
     """Runs any command to its end and returns what it printed; `output/logs` holds the logs of its runs."""
     number = len(list((output / "logs").glob("*/run.json")))
     with socket.socket() as free:
@@ -98,9 +96,7 @@ def run(
     for console in consoles:
         console.unlink(missing_ok=True)  # of an attempt that was refused before it had a run's folder
     run_id = f"training_{number:06d}"
-    started = [
-        start(arguments, console, run_id, rank, processes, port) for rank, console in enumerate(consoles)
-    ]
+    started = [start(arguments, console, run_id, rank, processes, port) for rank, console in enumerate(consoles)]
     for process in started:
         process.join(300)
         if process.is_alive():

@@ -48,9 +48,7 @@ class ShuffledPairs(Sampler[list[int]]):
 class SmallTask(pl.LightningModule):
     """Learns to halve its inputs; records every micro-batch's loss by (step, loss)."""
 
-    def __init__(
-        self, size: int = 24, workers: int = 0, fail: Any = None, fail_in_worker: Any = None
-    ) -> None:
+    def __init__(self, size: int = 24, workers: int = 0, fail: Any = None, fail_in_worker: Any = None) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.frozen = nn.Linear(4, 8).requires_grad_(False)

@@ -109,9 +109,7 @@ def _rest(name: str) -> str:
     return "".join(name.partition(".lora_")[1:])
 
 
-def _place(
-    llava: Llava, folder: Path, base: str, name: str, shape: tuple[int, ...], owner: str | None
-) -> str:
+def _place(llava: Llava, folder: Path, base: str, name: str, shape: tuple[int, ...], owner: str | None) -> str:
     """The model's name of what a weight belongs to, if its shape fits there."""
     place: Any = llava
     if owner is not None:

@@ -115,9 +115,7 @@ class DistillationData(TaskData):
         self.processor = load_processor(self.model_name, self.views)
         training = self.trainer is None or self.trainer.state.fn == "fit"
         for split in ("train", "val") if training else ("val",):
-            self.tables[split], skipped = load_samples(
-                self.sources[split], self.processor, self.cache_dir, self.strict
-            )
+            self.tables[split], skipped = load_samples(self.sources[split], self.processor, self.cache_dir, self.strict)
             self.sample_counts[split] = len(self.tables[split])
             self.left_out += [LeftOut(split, entry.where, entry.reason) for entry in skipped]
 

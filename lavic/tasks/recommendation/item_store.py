@@ -66,9 +66,7 @@ def store_identity(model_name: str, adapter: Path | None, views: str) -> dict[st
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     for file in files:
         if not file.is_file():
-            raise UserError(
-                f"{adapter} is no adapter directory (no {file.name} in it); give stage 1's best adapter."
-            )
+            raise UserError(f"{adapter} is no adapter directory (no {file.name} in it); give stage 1's best adapter.")
     return {"model": model, "adapter": _hash(files), "views": views, "decoding": str(RULE)}
 
 
@@ -237,9 +235,7 @@ class _Images(Dataset[tuple[Embedded, Tensor | None]]):
         except BrokenImage as broken:
             fault = str(broken)
         count = 0 if views is None else len(views)
-        entry = Embedded(
-            item, row, count, stat.st_size, stat.st_mtime_ns, _sha256(image), time.time(), fault
-        )
+        entry = Embedded(item, row, count, stat.st_size, stat.st_mtime_ns, _sha256(image), time.time(), fault)
         return entry, views
 
 
@@ -248,9 +244,7 @@ def _join(batch: list[tuple[Embedded, Tensor | None]]) -> tuple[list[Embedded], 
     return [entry for entry, _ in batch], torch.cat(views) if views else torch.empty(0)
 
 
-def _allot_rows(
-    folder: Path, identity: Mapping[str, str], items: Sequence[Item], width: int
-) -> dict[str, int]:
+def _allot_rows(folder: Path, identity: Mapping[str, str], items: Sequence[Item], width: int) -> dict[str, int]:
     """Every item's row; known items keep theirs. All processes write the same, so none has to be first."""
     manifest = folder / "items.json"
     known = read_json(manifest)["items"] if manifest.is_file() else []

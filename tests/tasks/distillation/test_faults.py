@@ -39,9 +39,7 @@ def source(described: Described) -> SampleSource:
     return SampleSource(folder / "item2meta_train.json", folder / "train_images", "five", 512, None, 42)
 
 
-def table_of(
-    source: SampleSource, tiny: Path, tmp_path: Path
-) -> tuple[SampleTable, list[Skipped], LlavaNextProcessor]:
+def table_of(source: SampleSource, tiny: Path, tmp_path: Path) -> tuple[SampleTable, list[Skipped], LlavaNextProcessor]:
     processor = load_processor(str(tiny), source.views)
     return *load_samples(source, processor, tmp_path / "cache", strict=False), processor
 
@@ -50,9 +48,7 @@ def micro_batch(table: SampleTable, source: SampleSource, processor: LlavaNextPr
     return DescribedImages(table, source.images_dir, processor)[MicroBatch(tuple(rows), step_targets=1)]
 
 
-def test_fault_1_the_best_adapter_is_saved_when_its_loss_is_known(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_1_the_best_adapter_is_saved_when_its_loss_is_known(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([2.0, 1.0, 3.0])
     at_validation: list[dict[str, Tensor]] = []
     log = Distillation.log
@@ -242,8 +238,7 @@ def test_fault_7_workers_cut_the_images_and_a_step_reads_nothing_back(
 def test_fault_8_max_samples_takes_a_seeded_random_choice(source: SampleSource, tiny: Path, tmp_path: Path) -> None:
     first = table_of(source, tiny, tmp_path)[0].column("image")[:6]
     chosen = {
-        seed: table_of(replace(source, max_samples=6, seed=seed), tiny, tmp_path)[0].column("image")
-        for seed in (1, 2)
+        seed: table_of(replace(source, max_samples=6, seed=seed), tiny, tmp_path)[0].column("image") for seed in (1, 2)
     }
     again = table_of(replace(source, max_samples=6, seed=1), tiny, tmp_path / "elsewhere")[0].column("image")
     assert chosen[1] == again

@@ -77,9 +77,7 @@ def test_a_table_is_made_once_and_anew_when_a_image_changes(
 ) -> None:
     described = write_described(tmp_path, train=6, valid=1)
     decoded: Counter[str] = Counter()
-    monkeypatch.setattr(
-        image_checks, "image_size", lambda path: decoded.update([path.name]) or Image.open(path).size
-    )
+    monkeypatch.setattr(image_checks, "image_size", lambda path: decoded.update([path.name]) or Image.open(path).size)
 
     def load() -> int:
         decoded.clear()

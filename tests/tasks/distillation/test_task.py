@@ -162,9 +162,7 @@ def test_the_first_steps_loss_is_the_mean_over_all_its_supervised_tokens(fit: Fi
     assert entry["train_loss"] == pytest.approx(sum(loss for loss, _ in seen) / sum(n for _, n in seen), rel=1e-6)
 
 
-def test_everything_trainable_moves_and_nothing_else(
-    fit: Fit, tiny: Path, trained_task: list[Distillation]
-) -> None:
+def test_everything_trainable_moves_and_nothing_else(fit: Fit, tiny: Path, trained_task: list[Distillation]) -> None:
     starts: dict[str, Tensor] = {}
     place = Distillation.on_train_start
 

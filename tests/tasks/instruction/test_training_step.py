@@ -56,7 +56,8 @@ def mean_loss(llava: Any, processor: Any, records: list[dict[str, Any]], images:
     total, count = torch.zeros(()), 0
     for record in records:
         pictures = [Image.open(images / name) for name in record.get("image", [])]
-        text, learned = "", list[int]()
+        text = ""
+        learned: list[int] = []
         for turn in record["conversations"]:
             if turn["from"] == "human":
                 said = turn["value"].replace("<image>", "").strip() if pictures and not text else turn["value"]
@@ -109,7 +110,7 @@ def test_a_step_is_that_of_the_plain_loop(
     assert [step["grad_norm"] for step in steps] == pytest.approx(plain["norms"], rel=1e-4)
     assert [entry["val_loss"] for entry in validations] == pytest.approx(plain["val_losses"], rel=1e-5)
     assert min(plain["norms"]) > CLIP  # so that clipping is compared too
-    assert all(entry["val_samples"] == 6 for entry in validations)
+    assert all(entry["samples"] == 6 for entry in validations)
     assert all(entry["visual_gain"] != 0 for entry in validations)
     found = torch.load(output / "last.ckpt", weights_only=True)["state_dict"]
     found = {name.removeprefix("model."): weights for name, weights in found.items()}

@@ -60,9 +60,7 @@ def build(tmp_path: Path) -> Build:
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 3}, {"workers": 1}])
-def test_every_image_has_its_tokens(
-    items: list[Item], build: Build, tmp_path: Path, options: dict[str, int]
-) -> None:
+def test_every_image_has_its_tokens(items: list[Item], build: Build, tmp_path: Path, options: dict[str, int]) -> None:
     embed, faults = build(items, **options)
     assert faults == {"C": "image broken"}
     assert embed.views == 13
@@ -75,9 +73,7 @@ def test_every_image_has_its_tokens(
         assert torch.equal(tokens.float(), expected)
 
 
-def test_nothing_is_computed_twice_until_a_image_changes(
-    items: list[Item], build: Build, tmp_path: Path
-) -> None:
+def test_nothing_is_computed_twice_until_a_image_changes(items: list[Item], build: Build, tmp_path: Path) -> None:
     build(items)
     assert build(items)[0].views == 0
     assert build(items)[1] == {"C": "image broken"}

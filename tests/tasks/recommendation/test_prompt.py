@@ -27,9 +27,7 @@ def test_the_prompt_is_the_published_one() -> None:
 
 @pytest.mark.parametrize("shown", [SHOWN, SHOWN[:2], [Shown("B0X", "Mug", 0)], [Shown("B0X", "Mug", 3)]])
 @pytest.mark.parametrize("merges", [(), ("Assistant:B0 Assistant:B0X",) * 50])
-def test_tokens_are_those_of_prompt_and_answer_as_one_string(
-    shown: list[Shown], merges: tuple[str, ...]
-) -> None:
+def test_tokens_are_those_of_prompt_and_answer_as_one_string(shown: list[Shown], merges: tuple[str, ...]) -> None:
     tokenizer = toy_tokenizer(merges)
     ids = [s.id for s in shown] + ["B0X", "978-1"]
     choice = encode_choice(tokenizer, "Something red?", shown, ids, 2048)
