@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from tests.conftest import Described, tiny_checkpoint, write_described
+from lavic.demo.toy_llava import tiny_checkpoint
+from tests.conftest import Described, write_described
 from tests.training.command_line import ADAPTER, FORK, Started, options_of, start
 
 WRITING = (f".{ADAPTER}.partial", "last.ckpt.partial")
@@ -143,7 +144,7 @@ def losses(output: Path) -> dict[int, list[float]]:
             event = json.loads(line) if line.endswith("}") else {}
             if event.get("event") in ("train", "validation"):
                 found.setdefault((event["event"] == "validation") * 10**6 + event["step"], []).append(
-                    event.get("train_loss", event.get("val_loss"))
+                    event["train_loss"] if "train_loss" in event else event["val_loss"]
                 )
     return found
 

@@ -112,7 +112,7 @@ def stepper(
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
 
@@ -136,10 +136,11 @@ def measure(profile: Profile, config: LlavaNextConfig, device: torch.device, rou
 
     def ours() -> torch.Tensor:
         visual = project(llava, cls_tokens(llava, normalise(batch["views"], torch.bfloat16)))
-        return target_loss(
+        loss: torch.Tensor = target_loss(
             llava, batch["input_ids"], batch["attention_mask"], batch["labels"], visual, places,
             prefix=prefix, split=batch["split"],
         ) / batch["targets"]  # fmt: skip
+        return loss
 
     reference_step = stepper(llava, published, fused=False)
     seconds_a_step(reference_step, device, 2)

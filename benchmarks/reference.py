@@ -17,8 +17,8 @@ IGNORED = -100
 
 def load_pixels(image_processor: LlavaNextImageProcessor, image: Path, dtype: torch.dtype) -> Tensor:
     """(5, 3, 336, 336), normalised, made in the calling process."""
-    with Image.open(image) as image:
-        pixels: Tensor = image_processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    with Image.open(image) as opened:
+        pixels: Tensor = image_processor(images=opened.convert("RGB"), return_tensors="pt")["pixel_values"][0]
     return pixels.to(dtype)
 
 

@@ -28,7 +28,8 @@ def samples_per_second(folder: Path, processes: int, batch_size: int, samples: i
     )
     fit(folder / "model", described, output, *options, processes=processes)
     events = find_run(output / "logs").of("train")[1:]  # the first has the warm-up
-    return statistics.median(e["samples_per_second"] for e in events)
+    rates: list[float] = [event["samples_per_second"] for event in events]
+    return statistics.median(rates)
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def measure_training(llava: LlavaNextForConditionalGeneration, prompt_tokens: in
     def step(visual_tokens: Tensor) -> Tensor:
         mask = torch.ones_like(input_ids)
         loss = target_loss(inner, input_ids, mask, labels, visual_tokens, PLACEHOLDERS)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         return loss.detach()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -64,7 +64,7 @@ class Reference:
             pixels = load_pixels(self.image_processor, self.images[number % len(self.images)], self.llava.dtype)
             loss = reference_loss(self.llava, pixels, ids[None], labels[None], placeholder_ids(self.llava.config))
             self.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             torch.nn.utils.clip_grad_norm_(self.llava.parameters(), 1.0)
             self.optimizer.step()
             yield loss.item()
@@ -144,13 +144,13 @@ def run(rounds: int = 7, samples: int = 8, batch_sizes: tuple[int, ...] = (1, 2,
                 turn[str(size)] = {"reference": theirs, "ours": own}
             measured.append(turn)
     rows = []
-    for size in map(str, batch_sizes):
-        walls = [turn[size]["reference"][0] / turn[size]["ours"][0] for turn in measured]
-        cpus = [turn[size]["reference"][1] / turn[size]["ours"][1] for turn in measured]
+    for name in map(str, batch_sizes):
+        walls = [turn[name]["reference"][0] / turn[name]["ours"][0] for turn in measured]
+        cpus = [turn[name]["reference"][1] / turn[name]["ours"][1] for turn in measured]
         rows.append({
-            "batch": int(size),
-            "reference samples/s": round(statistics.median(1 / t[size]["reference"][0] for t in measured), 3),
-            "ours samples/s": round(statistics.median(1 / t[size]["ours"][0] for t in measured), 3),
+            "batch": int(name),
+            "reference samples/s": round(statistics.median(1 / t[name]["reference"][0] for t in measured), 3),
+            "ours samples/s": round(statistics.median(1 / t[name]["ours"][0] for t in measured), 3),
             "ratio": round(statistics.median(walls), 3),
             "lowest": round(min(walls), 3),
             "highest": round(max(walls), 3),

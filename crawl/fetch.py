@@ -1,31 +1,27 @@
 """One request, from URL to whole body or to the reason why not. Retrying is the caller's (`retries.py`)."""
 
 import asyncio
-import email.utils
 import http.client
-import re
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 from yarl import URL
 
 from crawl import lenient
 from crawl.compression import CompressionError, Inflater, ShortError
+from crawl.headers import Headers, as_written, forbids_training, promises_a_whole_body, retry_after_seconds
 from crawl.safety import AllowedHosts, PublicResolver, RefusedError, check_url, parse_url
 
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
 LONGEST_HEADER = 1 << 16  # bytes of one line: some sites send policies of 10 KB and more
 MOST_HEADERS = 1000
-
-Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 
 
 class Kind(StrEnum):
@@ -155,7 +151,7 @@ class Fetcher:
             if answer.taken is not None:
                 return Body(answer.taken.whole(), answer.status)
             try:
-                target = url.join(parse_url(_as_written(answer.headers.get("Location", ""))))
+                target = url.join(parse_url(as_written(answer.headers.get("Location", ""))))
             except ValueError as error:
                 raise FetchError("the redirect names no URL", Kind.PERMANENT, answer.status) from error
             try:
@@ -209,7 +205,7 @@ class _Answer:
         self.taken: _Taken | None = None
         if status in REDIRECTS:
             return
-        if not _promises_a_whole_body(status, headers):
+        if not promises_a_whole_body(status, headers):
             transient = status in {408, 425, 429} or status >= 500
             raise FetchError(
                 f"HTTP status {status}",
@@ -254,48 +250,3 @@ class _Taken:
         except CompressionError as error:
             raise FetchError(str(error), Kind.PERMANENT, self._status) from error
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-
-
-def _promises_a_whole_body(status: int, headers: Headers) -> bool:
-    """Whether a status is a success with a body: any of 200 to 299, a 206 only if it holds all bytes."""
-    if status == 206:
-        first, last, size = re.findall(r"\d+", headers.get("Content-Range", "")) or ("0", "0", "1")
-        return first == "0" and int(last) + 1 == int(size)
-    return 200 <= status < 300 and status not in {204, 205}
-
-
-def _as_written(location: str) -> str:
-    """A Location header's text; bytes that are no UTF-8, which aiohttp gives as surrogates, get escapes."""
-    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", location.strip())
-
-
-def retry_after_seconds(value: str | None, date: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as a number or as a date (then against the answer's own Date,
-    so that a wrong clock on either side does no harm). None if there is none that can be read."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-        return seconds if 0 <= seconds < float("inf") else None
-    except ValueError:
-        pass
-    try:
-        until = email.utils.parsedate_to_datetime(value).timestamp()
-        now = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, until - now)
-
-
-def forbids_training(headers: list[str], user_agent: str) -> bool:
-    """Whether an X-Robots-Tag says `noai` or `noimageai` to everybody or to this agent's name."""
-    name = user_agent.split("/")[0].strip().lower()
-    for header in headers:
-        agent, colon, rules = header.lower().partition(":")
-        if not colon or "," in agent or agent.strip() == "unavailable_after":
-            rules = header.lower()
-        elif agent.strip() not in {name, "*"}:
-            continue
-        if {"noai", "noimageai"} & {rule.strip() for rule in rules.split(",")}:
-            return True
-    return False

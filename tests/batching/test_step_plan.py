@@ -1,5 +1,6 @@
 """Steps are the same however a global batch is split; every sample counts once; ghosts keep processes in step."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -31,7 +32,7 @@ def steps(batch_size: int, accumulate: int, world_size: int) -> list[tuple[list[
 
 @pytest.mark.parametrize("split", [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4), (1, 1, 8), (3, 1, 1)])
 def test_steps_do_not_depend_on_the_split(split: tuple[int, int, int]) -> None:
-    reference = steps(np.prod(split), 1, 1)
+    reference = steps(math.prod(split), 1, 1)
     assert steps(*split) == reference
     for samples, targets in reference:
         assert targets == {int(TARGETS[samples].sum())}
@@ -62,7 +63,7 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
 def test_batches_are_of_similar_length() -> None:
     def padding(batches: list[MicroBatch]) -> float:
         padded = sum(len(m.indices) * LENGTHS[list(m.indices)].max() for m in batches)
-        return 1 - LENGTHS.sum() / padded
+        return float(1 - LENGTHS.sum() / padded)
 
     shuffled = np.random.default_rng(1).permutation(len(LENGTHS))
     unsorted = [MicroBatch(tuple(shuffled[i : i + 8]), 0) for i in range(0, len(shuffled), 8)]

@@ -60,8 +60,8 @@ def test_images_stand_upright(tmp_path: Path, kind: str, orientation: int) -> No
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{kind}"
-    options: dict[str, Any] = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(kind, {})
-    Image.fromarray(gradient()).save(path, exif=exif, **options)
+    options: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}
+    Image.fromarray(gradient()).save(path, exif=exif, **options.get(kind, {}))
     expected = UPRIGHT.get(orientation, UPRIGHT[1])(gradient()).astype(int)
     assert np.abs(decoded(path) - expected).max() <= (6 if kind == "jpg" else 0)
 
@@ -92,7 +92,8 @@ def test_what_is_transparent_shows_white(tmp_path: Path, mode: str, kind: str) -
     colours = np.asarray(image.convert("RGB"))
     image.putalpha(Image.fromarray(alpha))
     path = tmp_path / f"a.{kind}"
-    image.save(path, **({"lossless": True, "exact": True} if kind == "webp" else {}))
+    options: dict[str, Any] = {"lossless": True, "exact": True} if kind == "webp" else {}
+    image.save(path, **options)
     assert np.abs(decoded(path) - on_white(colours, alpha / 255)).max() <= 1.5
 
 
@@ -140,8 +141,7 @@ def test_one_transparent_colour_of_any_depth(tmp_path: Path, depth: int) -> None
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_pngs_of_16_bits_are_scaled(tmp_path: Path, colour: int, channels: int) -> None:
-    values = np.arange(16 * channels, dtype=np.uint32) * 65535 // (16 * channels)
-    values = values.reshape(16, channels)
+    values = (np.arange(16 * channels, dtype=np.uint32) * 65535 // (16 * channels)).reshape(16, channels)
     if channels in (2, 4):
         values[:, -1] = 65535
     row = values.astype(">u2").tobytes()
@@ -178,7 +178,8 @@ def test_whole_numbers_of_32_bits_are_scaled(tmp_path: Path) -> None:
 def test_the_first_frame_of_an_animation_counts(tmp_path: Path, kind: str) -> None:
     frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "blue", "green")]
     path = tmp_path / f"a.{kind}"
-    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "webp" else {}))
+    options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
     assert (decoded(path) == [255, 0, 0]).all()
 
 

@@ -13,6 +13,7 @@ from lavic.model.loading import build_on_meta
 from lavic.model.parts import Lora, TrainableParts, count_trainable, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
+from tests.model.toy import Batch
 
 PLACEHOLDERS = [32002, 32003, 32004, 32005, 32006]
 SWITCHES = [field.name for field in fields(Speedups) if field.name != "compile_vision"]  # which needs real tensors
@@ -26,7 +27,7 @@ def config() -> LlavaNextConfig:
     return config
 
 
-def batch(sample: Sample) -> dict[str, torch.Tensor]:
+def batch(sample: Sample) -> Batch:
     ids = torch.arange(1000, 1000 + sample.tokens)
     ids[sample.before_placeholder : sample.before_placeholder + 5] = torch.tensor(PLACEHOLDERS)
     labels = torch.where(torch.arange(sample.tokens) >= sample.tokens - sample.targets, ids, -100)
@@ -52,7 +53,7 @@ def measured(config: LlavaNextConfig, sample: Sample, speedups: Speedups) -> dic
             llava, **one, visual_tokens=leaf, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split.to("meta")
         )
         forward = float(counter.get_total_flops())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         language = float(counter.get_total_flops())
         visual.backward(torch.empty_like(visual))
         total = float(counter.get_total_flops())

@@ -19,6 +19,7 @@ from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
 from lavic.model.speedups import Speedups, speed_up
 from tests.cost.live_bytes import LiveBytes, onto_fake_device
 from tests.cost.test_counting import PLACEHOLDERS, batch
+from tests.model.toy import each
 
 CPU = Precision(weights=4, dropout_mask=4)
 
@@ -33,7 +34,7 @@ def few_layers() -> LlavaNextConfig:
 def measured(config: LlavaNextConfig, samples: int, how: Checkpointing) -> tuple[int, int, int]:
     """Bytes that the vision tower keeps, that the language model with its logits keeps, and the peak."""
     llava = unwrap(place_adapters(build_on_meta(config), TrainableParts(), "")).train()
-    one = {name: rows.repeat(samples, 1) for name, rows in batch(Sample()).items()}
+    one = each(batch(Sample()), lambda rows: rows.repeat(samples, 1))
     prefix = FrozenPrefix(one["input_ids"][0, : Sample().prefix].tolist())
     split = split_batch(**one, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -49,7 +50,7 @@ def measured(config: LlavaNextConfig, samples: int, how: Checkpointing) -> tuple
                 llava, **one, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
             )
             language = live.now - vision
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
     return vision, language, live.peak
 
 

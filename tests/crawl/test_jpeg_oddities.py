@@ -6,7 +6,7 @@ import random
 import numpy as np
 import numpy.typing as npt
 import pytest
-import simplejpeg
+import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image
 
 from crawl.verify import BrokenImageError, ImageRules, to_verified_jpeg

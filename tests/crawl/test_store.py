@@ -37,8 +37,17 @@ def test_files_are_synced_before_any_gets_its_name(
     _, files = store.write(jpeg(1), [(1, str(tmp_path / "a.jpg")), (2, str(tmp_path / "b.jpg"))])
     calls: list[str] = []
     real_sync, real_replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("sync"), real_sync(fd)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), real_replace(a, b)))
+
+    def sync(fd: int) -> None:
+        calls.append("sync")
+        real_sync(fd)
+
+    def replace(source: str, target: str) -> None:
+        calls.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
     assert store.publish(files) == set()
     assert calls == ["sync", "sync", "rename", "rename", "sync"]
 

@@ -13,7 +13,7 @@ from tests.crawl.images import blank_png, encode, image, jpeg
 RULES = ImageRules(max_pixels=1_000_000, max_side=0, quality=90)
 
 
-def opened(data: bytes) -> Image.Image:
+def opened(data: bytes | memoryview) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return image

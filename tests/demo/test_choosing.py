@@ -102,7 +102,8 @@ def test_comparing_and_copying_are_near_at_hand_at_first(toy: Toy) -> None:
 
     def heads(part: torch.nn.Linear) -> torch.Tensor:
         """(query or key heads, 6 tokens, width of a head)"""
-        return part(hidden).unflatten(1, (-1, last.head_dim)).transpose(0, 1)
+        by_head: torch.Tensor = part(hidden).unflatten(1, (-1, last.head_dim)).transpose(0, 1)
+        return by_head
 
     with torch.no_grad():
         for attention in others:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 from argparse import Namespace
 from pathlib import Path
 
@@ -71,6 +72,6 @@ def test_a_commands_lists_are_printed_with_their_brackets(monkeypatch: pytest.Mo
     """`[out_demo/data/...]` vanished as a style, and `[/tmp/...]` was an error as the end of one."""
     console = Console(file=io.StringIO(), width=120)
     monkeypatch.setattr(run, "console", console)
-    monkeypatch.setattr(run.subprocess, "run", lambda *args, **options: Namespace(returncode=0))
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: Namespace(returncode=0))
     run._run("lavic", "embed", "--data.init_args.metadata", "[/tmp/one.json,two.json]")
     assert "--data.init_args.metadata [/tmp/one.json,two.json]" in console.file.getvalue()  # type: ignore[attr-defined]

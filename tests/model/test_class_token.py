@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lavic.model.class_token import ClassTokenEncoderLayer, keep_class_token_only, last_layer
@@ -25,14 +26,14 @@ class DrawnDropout(nn.Module):
 
 def draw_dropout(vision_tower: nn.Module, rate: float) -> None:
     for seed, module in enumerate(vision_tower.modules()):
-        if hasattr(module, "lora_dropout"):
+        if isinstance(module, LoraLayer):
             module.lora_dropout["default"] = DrawnDropout(rate, module.in_features, seed)
 
 
 def run(llava: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
     llava.zero_grad()
     visual = visual_tokens(llava, images(3))
-    (visual * torch.linspace(-1, 1, visual.numel(), dtype=visual.dtype).view_as(visual)).sum().backward()
+    (visual * torch.linspace(-1, 1, visual.numel(), dtype=visual.dtype).view_as(visual)).sum().backward()  # type: ignore[no-untyped-call]  # torch gives it no types
     return visual, {name: p.grad for name, p in lora_parameters(llava).items() if p.grad is not None}
 
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlavaNextForConditionalGeneration
 
 from lavic.model import prefix_reuse
-from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
+from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing, enable_checkpointing
 from lavic.model.prefix_reuse import (
     FrozenPrefix,
     chunked_cross_entropy,
@@ -17,6 +18,8 @@ from lavic.model.speedups import Speedups
 from tests.model.toy import (
     PLACEHOLDERS,
     PREFIX,
+    Batch,
+    each,
     images,
     lora_parameters,
     plain_loss,
@@ -31,7 +34,9 @@ TOLERANCE = {torch.float64: 3e-7, torch.float32: 3e-5}
 EAGER_TOLERANCE = 3e-5
 
 
-def fast_loss(llava: nn.Module, batch: dict[str, Tensor], visual: Tensor, speedups: Speedups | None = None) -> Tensor:
+def fast_loss(
+    llava: LlavaNextForConditionalGeneration, batch: Batch, visual: Tensor, speedups: Speedups | None = None
+) -> Tensor:
     split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
     return target_loss(
         llava,
@@ -43,15 +48,16 @@ def fast_loss(llava: nn.Module, batch: dict[str, Tensor], visual: Tensor, speedu
     )
 
 
-def gradients(llava: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+def gradients(llava: LlavaNextForConditionalGeneration, loss: Tensor) -> dict[str, Tensor]:
     llava.zero_grad()
-    loss.backward(retain_graph=True)  # the two losses may share the vision tower's graph
+    # the two losses may share the vision tower's graph
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]  # torch gives it no types
     found = {name: p.grad.clone() for name, p in lora_parameters(llava).items() if p.grad is not None}
     assert len(found) == len(lora_parameters(llava)) == 2 * (3 * 6 + 2)
     return found
 
 
-def assert_same(llava: nn.Module, ours: Tensor, plain: Tensor) -> None:
+def assert_same(llava: LlavaNextForConditionalGeneration, ours: Tensor, plain: Tensor) -> None:
     eager = llava.config.text_config._attn_implementation == "eager"
     tolerance = EAGER_TOLERANCE if eager else TOLERANCE[plain.dtype]
     torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
@@ -112,14 +118,14 @@ def test_a_row_without_target_adds_nothing_and_keeps_the_order_of_visual_tokens(
 def test_a_row_that_ends_in_placeholders() -> None:
     llava = toy_llava().double()
     batch, visual = ragged_batch((20, 0), (1, 12)), visual_tokens(llava, images(2))
-    batch = {name: tensor[:, :-3] for name, tensor in batch.items()}  # up to row 0's placeholders
+    batch = each(batch, lambda tensor: tensor[:, :-3])  # up to row 0's placeholders
     assert batch["input_ids"][0, -1] == PLACEHOLDERS[-1]
     assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
 @pytest.mark.parametrize("how", ["selective", "full"])
-def test_activation_checkpointing_changes_nothing(part: str, how: str) -> None:
+def test_activation_checkpointing_changes_nothing(part: str, how: Checkpointing) -> None:
     llava = toy_llava(dropout=0.3).double()
     batch, pixels = ragged_batch(), images(3)
     torch.manual_seed(5)
@@ -202,7 +208,7 @@ def test_a_trainable_language_model_works_with_both_switches_off() -> None:
 
 
 def test_left_padding_is_refused() -> None:
-    batch = {name: tensor.flip(1) for name, tensor in ragged_batch().items()}
+    batch = each(ragged_batch(), lambda tensor: tensor.flip(1))
     with pytest.raises(ValueError, match="not right-padded"):
         split_batch(**batch, placeholder_ids=PLACEHOLDERS)
 

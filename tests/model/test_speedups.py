@@ -27,11 +27,11 @@ ALL = Speedups(**dict.fromkeys(SWITCHES, True))
 EAGER = replace(ALL, compile_vision=False)
 
 
-class Work(TorchDispatchMode):
+class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's modes have no types
     """The operations that torch carries out, with the shapes they are given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's modes have no types
         self.done: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -5,7 +5,16 @@ import torch
 
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
 from lavic.model.speedups import Speedups, speed_up
-from tests.model.toy import PLACEHOLDERS, PREFIX, images, lora_parameters, ragged_batch, toy_llava, visual_tokens
+from tests.model.toy import (
+    PLACEHOLDERS,
+    PREFIX,
+    each,
+    images,
+    lora_parameters,
+    ragged_batch,
+    toy_llava,
+    visual_tokens,
+)
 
 
 @pytest.mark.gpu
@@ -18,13 +27,15 @@ def test_a_step_on_a_gpu_waits_for_nothing() -> None:
     prefix = FrozenPrefix(PREFIX)
     host = ragged_batch()
     split = split_batch(**host, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids).to("cuda")
-    batch = {name: rows.cuda() for name, rows in host.items()}
+    batch = each(host, torch.Tensor.cuda)
     pixels = images(3, torch.float32).cuda()
 
     def step() -> None:
         visual = visual_tokens(llava, pixels)
-        options = {"placeholder_ids": PLACEHOLDERS, "prefix": prefix, "split": split}
-        target_loss(llava, **batch, visual_tokens=visual, **options).backward()
+        loss = target_loss(
+            llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+        )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()

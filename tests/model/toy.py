@@ -1,7 +1,7 @@
 """A tiny LLaVA-v1.6 with LoRA as stage 1 places it, and ragged batches, for exact comparisons."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -18,6 +18,14 @@ VOCABULARY = 128
 PLACEHOLDERS = [120, 121, 122, 123, 124]
 PREFIX = [1, 5, 6, 7, 8, 9, 10, 11]
 STAGE1_MODULES = r".*(vision_tower.*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)|projector\.linear_[12])"
+
+
+class Batch(TypedDict):
+    """(rows, tokens) each, int64."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
 
 
 def toy_llava(
@@ -67,7 +75,7 @@ def lora_parameters(llava: nn.Module) -> dict[str, nn.Parameter]:
 
 def ragged_batch(
     titles: Sequence[int] = (4, 1, 7), targets: Sequence[int] = (9, 12, 5), prefix: Sequence[int] = PREFIX
-) -> dict[str, Tensor]:
+) -> Batch:
     """Rows `prefix, title, 5 placeholders, 2 prompt tokens, target`, right-padded with 0."""
     generator = torch.Generator().manual_seed(7)
     rows, labels = [], []
@@ -84,6 +92,15 @@ def ragged_batch(
     }
 
 
+def each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with all of its tensors changed alike."""
+    return {
+        "input_ids": change(batch["input_ids"]),
+        "attention_mask": change(batch["attention_mask"]),
+        "labels": change(batch["labels"]),
+    }
+
+
 def images(rows: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """(rows * 5, 3, 28, 28) standard normal."""
     return torch.randn(rows * 5, 3, 28, 28, generator=torch.Generator().manual_seed(3), dtype=dtype)
@@ -95,7 +112,7 @@ def visual_tokens(llava: Any, pixel_values: Tensor) -> Tensor:
     return visual
 
 
-def plain_loss(llava: Any, batch: dict[str, Tensor], visual: Tensor) -> Tensor:
+def plain_loss(llava: Any, batch: Batch, visual: Tensor) -> Tensor:
     """The whole sequence forward, all logits, one row and one token at a time where that is plainer."""
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     embeddings = llava.model.language_model.embed_tokens(ids).clone()

@@ -1,7 +1,7 @@
 """Every task x every strategy: the weights of one process, or one sentence. The table says which."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -133,4 +133,4 @@ def test_a_task_trains_as_on_one_process_or_is_refused(
     found, expected_weights = CASES[task].weights(output), CASES[task].weights(one)
     assert found.keys() == expected_weights.keys()
     for name, weights in expected_weights.items():
-        torch.testing.assert_close(found[name], weights, rtol=1e-3, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(found[name], weights, rtol=1e-3, atol=2e-5, msg=partial("{}: {}".format, name))

@@ -60,7 +60,8 @@ def start(
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         os.environ.update(variables)
         torch.set_num_threads(1)
-        rank_zero_only.rank = rank  # which Lightning reads from the environment as it is imported
+        # Lightning reads it from the environment as it is imported, and declares it nowhere
+        rank_zero_only.rank = rank  # type: ignore[attr-defined]
         sys.argv = ["lavic", *arguments]
         sys.exit(lavic.__main__.main())
 

@@ -76,7 +76,8 @@ class SmallTask(pl.LightningModule):
 
     def _loss(self, batch: dict[str, Any]) -> Tensor:
         inputs = batch["inputs"]
-        return (self.layer(self.frozen(inputs)) - inputs / 2).square().mean()
+        loss: Tensor = (self.layer(self.frozen(inputs)) - inputs / 2).square().mean()
+        return loss
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=0.01)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lavic.errors import UserError
-from lavic.training.checkpoint import LAST, TrainableCheckpoint, WholeFileIO, checkpoint_to_resume
+from lavic.training.checkpoint import TrainableCheckpoint, WholeFileIO, checkpoint_to_resume
+from lavic.training.resuming import LAST
 from lavic.training.step_seeds import StepSeeds
 from tests.training.small_run import SmallTask, trainer
 
@@ -48,7 +49,7 @@ def by_step(*tasks: SmallTask, name: str = "losses") -> dict[int, list[float]]:
     return found
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "one validation an epoch": {},
     "validation amid the epoch": {"val_check_interval": 4},
     "validation amid a step": {"val_check_interval": 3},

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lavic.runs.run_files import find_run
-from lavic.training.checkpoint import LAST
+from lavic.training.resuming import LAST
 
 ROOT = Path(__file__).parents[2]
 

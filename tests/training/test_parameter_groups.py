@@ -23,7 +23,7 @@ class Parts(nn.Module):
 
 
 def test_parts_have_their_own_rates_and_neither_biases_nor_norms_decay() -> None:
-    trained = list(trained_parameters(Parts()))  # type: ignore[arg-type]
+    trained = list(trained_parameters(Parts()))
     groups: list[dict[str, Any]] = parameter_groups(trained, lr=2e-4, weight_decay=0.1, part_lr={"projector": 2e-5})
     of = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert {name: of[id(p)] for name, p, _ in trained} == {
@@ -40,4 +40,4 @@ def test_parts_have_their_own_rates_and_neither_biases_nor_norms_decay() -> None
 
 def test_a_rate_for_what_is_not_trained_is_refused() -> None:
     with pytest.raises(UserError, match="part_lr names vision"):
-        parameter_groups(trained_parameters(Parts()), 2e-4, 0.0, {"vision": 1e-5})  # type: ignore[arg-type]
+        parameter_groups(trained_parameters(Parts()), 2e-4, 0.0, {"vision": 1e-5})

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lavic.runs.run_files import find_run
-from lavic.training.checkpoint import LAST, TrainableCheckpoint
+from lavic.training.checkpoint import TrainableCheckpoint
+from lavic.training.resuming import LAST
 from lavic.training.run_log import RunLog, steps_log
 from lavic.training.text_log import start_text_log
 from tests.training.small_run import SmallTask, trainer

@@ -47,7 +47,7 @@ def test_mfu_is_the_counted_flop_over_time(monkeypatch: pytest.MonkeyPatch) -> N
     clock, task, run, callback = Clock(), Task(), trainer(), Throughput()
     monkeypatch.setattr(throughput, "time", clock)
     monkeypatch.setattr(throughput, "known_gpu", lambda name: Gpu(tflops=10.0, gib=1, gb_per_s=1))
-    batch: dict[str, Any] = ragged_batch((4, 1, 7), (9, 12, 6))
+    batch: dict[str, Any] = {**ragged_batch((4, 1, 7), (9, 12, 6))}
     batch["split"] = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
     batch["views"] = torch.empty(15, 0)
     callback.on_train_start(run, task)  # type: ignore[arg-type]

@@ -193,11 +193,11 @@ def test_fault_6_samples_without_a_whole_image_are_left_out_and_listed(fit: Fit,
         fit(*broken.flags(), "--data.init_args.strict=true")
 
 
-class NoWaiting(TorchDispatchMode):
+class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's modes have no types
     """Counts what would make a GPU's host wait: `.item()`, `bool(tensor)` and the like."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's modes have no types
         self.waits = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

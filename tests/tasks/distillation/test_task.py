@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def last_weights(output: Path) -> dict[str, Tensor]:
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float) -> None:
     assert one.keys() == other.keys()
     for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=0, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=atol, msg=partial("{}: {}".format, name))
 
 
 Run = Callable[..., Path]
@@ -169,11 +170,9 @@ def test_everything_trainable_moves_and_nothing_else(fit: Fit, tiny: Path, train
         starts.update({name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad})
         place(self)
 
-    Distillation.on_train_start, restored = remember, place  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Distillation, "on_train_start", remember)
         fit(*batch(2), "--trainer.max_epochs=1")
-    finally:
-        Distillation.on_train_start = restored  # type: ignore[method-assign]
     [task] = trained_task
     parameters = dict(task.named_parameters())
     assert starts
@@ -259,7 +258,7 @@ def test_the_controls_show_the_partners_image_and_a_blank_one(
     [entry] = events(output, "validation")
     task = trained_task[0]
     task.eval()
-    data = task.trainer.datamodule
+    data = task.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
     table = data.tables["val"]
     partners = partners_of(table.column("item"), seed=42)
     assert sorted(partners) == list(range(described.valid))
@@ -273,7 +272,9 @@ def test_the_controls_show_the_partners_image_and_a_blank_one(
         else:
             image = Image.open(described.folder / "valid_images" / table.row(row)["image"]).convert("RGB")
             pixels = processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return task.llava.model.multi_modal_projector(task.llava.model.vision_tower(pixels).last_hidden_state[:, 0])
+        class_tokens = task.llava.model.vision_tower(pixels).last_hidden_state[:, 0]
+        visual_tokens: Tensor = task.llava.model.multi_modal_projector(class_tokens)
+        return visual_tokens
 
     def mean_loss(images: list[int | None]) -> float:
         loss, tokens = 0.0, 0
