@@ -28,8 +28,8 @@ from benchmarks.workload import (
     token_ids,
     toy_config,
 )
-from lavic.commands.plan import default_config
 from lavic.cost.counting import step_flop
+from lavic.cost.default_config import default_config
 from lavic.cost.gpus import known_gpu
 from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing, enable_checkpointing

@@ -14,10 +14,10 @@ from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.commands.options import OptionParser, read_task
 from lavic.commands.quiet import quieten
 from lavic.cost.counting import Sample, StepFlop, parameters, step_flop, trainable_parameters
+from lavic.cost.default_config import DEFAULT_MODEL, default_config
 from lavic.cost.gpus import Gpu, known_gpu, named_gpu
 from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.errors import UserError
-from lavic.files.json_entries import read_json
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.loading import BaseModel, load_config
 from lavic.model.parts import TrainableParts
@@ -26,7 +26,6 @@ from lavic.tasks.base import Task, TaskData
 from lavic.tasks.distillation import Distillation
 from lavic.tasks.recommendation import Recommendation
 
-DEFAULT_MODEL = "llava-hf/llava-v1.6-mistral-7b-hf"
 ASSUMED_MFU = 0.45
 
 
@@ -65,12 +64,6 @@ def _add_options(parser: OptionParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
     parser.add_argument("--prompt_tokens", type=int, default=500, help="Stage 2: tokens of a prompt and its answer.")
-
-
-def default_config() -> LlavaNextConfig:
-    """The default checkpoint's configuration, from this package: numbers only, no network."""
-    file = Path(__file__).parents[1] / "cost" / "llava_v1_6_mistral_7b.json"
-    return LlavaNextConfig(**read_json(file))
 
 
 def planned_run(task: Task, data: TaskData, epochs: int, prompt_tokens: int) -> Run:

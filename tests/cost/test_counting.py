@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextConfig
 
-from lavic.commands.plan import default_config
 from lavic.cost.counting import Flop, Sample, parameters, step_flop, trainable_parameters
+from lavic.cost.default_config import default_config
 from lavic.model.loading import build_on_meta
 from lavic.model.parts import Lora, TrainableParts, count_trainable, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss

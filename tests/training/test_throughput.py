@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from lavic.commands.plan import default_config
 from lavic.cost.counting import Sample, step_flop
+from lavic.cost.default_config import default_config
 from lavic.cost.gpus import Gpu
 from lavic.model.parts import TrainableParts
 from lavic.model.prefix_reuse import split_batch
