@@ -19,8 +19,8 @@ from lavic.evaluation.ranking import named_item
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.stacking import RECOMMENDATION, stack_adapters
 from lavic.model.loading import BaseModel
-from lavic.model.loss import target_loss
 from lavic.model.parts import Lora, TrainableParts
+from lavic.model.prefix_reuse import split_batch, target_loss
 from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
 from lavic.model.speedups import PLAIN, Speedups
@@ -35,7 +35,7 @@ from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISU
 
 log = logging.getLogger(__name__)
 
-COUNTED = replace(PLAIN, target_logits_only=True)  # what of the speedups a trained language model leaves
+TARGETS_ONLY = replace(PLAIN, target_logits_only=True)  # what of the speedups a trained language model leaves
 
 
 class Recommendation(Task):
@@ -138,12 +138,20 @@ class Recommendation(Task):
     def loss_sum(self, batch: dict[str, Any]) -> Tensor:
         """Of the targets' IDs."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        return target_loss(self.llava, *prompt, self.visual_tokens(batch["cls_tokens"]), self.placeholder_ids)
+        visual_tokens = self.visual_tokens(batch["cls_tokens"])
+        return target_loss(self.llava, *prompt, visual_tokens, self.placeholder_ids, split=batch["split"])
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Finds a training batch's image tokens and targets while it is on the host, so that no step waits."""
+        if "labels" in batch:
+            prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
+            batch["split"] = split_batch(*prompt, speedups=TARGETS_ONLY)
+        return super().on_before_batch_transfer(batch, dataloader_idx)
 
     def step_flop(self, batch: dict[str, Any]) -> float:
         """Of the language model; images come as class tokens, and the projector is a ten-thousandth of it."""
         samples = samples_of(batch["input_ids"], batch["attention_mask"], batch["labels"])
-        return batch_flop(self.llava.config, self.trainable, samples, COUNTED)
+        return batch_flop(self.llava.config, self.trainable, samples, TARGETS_ONLY)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums: for the own images and each control, losses and hits; target tokens; samples."""
