@@ -75,6 +75,7 @@ def main() -> None:
     load = commands.add_parser("data", help="start-up, memory and samples/s of loading")
     load.add_argument("--items", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     load.add_argument("--batches", type=int, default=100, help="batches of 1 to time")
+    commands.add_parser("operations", help="operations that a step dispatches, counted on the meta device")
     real = commands.add_parser("real-size", help="samples/s, MFU and peak memory at real size on a GPU")
     real.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
     real.add_argument("--rounds", type=int, default=3, help="measurements, of which the median counts")
@@ -92,6 +93,8 @@ def main() -> None:
         keep(options.name, before, benchmark.run(options.rounds, options.samples, tuple(options.batch_sizes)))
     elif options.name == "data":
         keep(options.name, before, benchmark.run(options.items, options.batches))
+    elif options.name == "operations":
+        keep(options.name, before, benchmark.run())
     else:
         name = f"{options.name}-toy" if options.toy else options.name
         measured = (sorted(options.batch_sizes), options.rounds, options.steps, options.toy)
