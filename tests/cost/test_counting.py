@@ -82,6 +82,16 @@ def test_flop_equal_torch_s_count(config: LlavaNextConfig, speedups: Speedups) -
         assert flop == pytest.approx(found[part], rel=1e-3), part
 
 
+def test_patches_all_go_through_the_projector(config: LlavaNextConfig) -> None:
+    llava = build_on_meta(config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        states = llava.model.vision_tower(torch.empty(5, 3, 336, 336, device="meta")).last_hidden_state
+        llava.model.multi_modal_projector(states[:, 1:])
+    frozen = TrainableParts(vision="frozen", projector="frozen", language="lora")
+    counted = step_flop(config, frozen, replace(Sample(), patches=True), PLAIN).vision
+    assert counted.total == pytest.approx(counter.get_total_flops(), rel=1e-3)
+
+
 def test_the_issue_s_bound_at_real_size(config: LlavaNextConfig) -> None:
     plain = step_flop(config, TrainableParts(), Sample(), PLAIN).total / 1e12
     ours = step_flop(config, TrainableParts(), Sample(), Speedups()).total / 1e12
