@@ -1,4 +1,4 @@
-"""Stage 1 as published, written plainly: what `benchmarks/training.py` compares against.
+"""Both stages as published, written plainly: what `benchmarks/training.py` compares against.
 
 One sample a step. The main process opens the image, cuts and normalises it between two steps; placeholders are
 filled one by one; the language model runs over the whole sequence with gradients, and the output head gives logits
@@ -32,6 +32,17 @@ def reference_loss(
     """Mean cross-entropy over the target's tokens of one sample; `input_ids` and `labels` are (1, T)."""
     class_tokens = llava.model.vision_tower(pixels).last_hidden_state[:, 0]
     visual_tokens = llava.model.multi_modal_projector(class_tokens)
+    return reference_language_loss(llava, visual_tokens, input_ids, labels, placeholder_ids)
+
+
+def reference_language_loss(
+    llava: LlavaNextForConditionalGeneration,
+    visual_tokens: Tensor,
+    input_ids: Tensor,
+    labels: Tensor,
+    placeholder_ids: list[int],
+) -> Tensor:
+    """The same from the visual tokens on, (V, D): all of stage 2's step, whose class tokens are given."""
     embeds = llava.get_input_embeddings()(input_ids).clone()
     view = 0
     for position in range(input_ids.shape[1]):

@@ -65,16 +65,20 @@ def placeholder_ids(config: LlavaNextConfig) -> list[int]:
 
 
 def build(
-    config: LlavaNextConfig, dropout: float, device: torch.device, dtype: torch.dtype
+    config: LlavaNextConfig,
+    dropout: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    trainable: TrainableParts | None = None,
 ) -> LlavaNextForConditionalGeneration:
-    """Random weights on `device`, stage 1's LoRA in float32, both factors nonzero, training mode."""
+    """Random weights on `device`, LoRA (stage 1's) in float32, both factors nonzero, training mode."""
     torch.manual_seed(0)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     with device:
         llava = LlavaNextForConditionalGeneration(config).requires_grad_(False)
     torch.set_default_dtype(default)
-    model = place_adapters(llava, TrainableParts(lora=Lora(dropout=dropout)), "", seed=0)
+    model = place_adapters(llava, trainable or TrainableParts(lora=Lora(dropout=dropout)), "", seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.01)

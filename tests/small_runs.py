@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavic.runs.run_files import process_start
+from lavic.tasks.distillation import Distillation
 
 
 def write_run(logs: Path, run_id: str, events: list[dict[str, Any]], **about: Any) -> Path:
@@ -28,6 +29,7 @@ def write_run(logs: Path, run_id: str, events: list[dict[str, Any]], **about: An
         "skipped": {"broken image": 2, "no description": 1},
         "command": ["python", "-m", "lavic", "fit"],
         "versions": {"torch": "2.15.0"},
+        "metrics": Distillation.report.described(),
         **about,
     }
     (directory / "run.json").write_text(json.dumps(known))

@@ -30,6 +30,7 @@ from lavic.training.run_log import RunLog
 from lavic.training.step_seeds import StepSeeds
 from lavic.training.strategies import check_before_start
 from lavic.training.text_log import start_text_log
+from lavic.training.throughput import Throughput, device_peak
 from lavic.training.validation_samples import ValidationSamples
 
 PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
@@ -93,7 +94,9 @@ class LavicCLI(LightningCLI):
         except (ValueError, MisconfigurationException) as error:
             raise UserError(f"The trainer's options do not fit together: {one_sentence(str(error))}") from None
         # in front, so that what they know is in the checkpoint that a later callback writes
-        first = [RunLog(config.logs_dir, run), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
+        peak = device_peak(trainer.strategy.root_device)
+        measured = [Throughput(peak)] if peak else []  # before the log, which reads what it measured
+        first = [*measured, RunLog(config.logs_dir, run), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
         own = {type(callback) for callback in trainer.callbacks}  # named in the YAML file, to set their options
         usual = [kind() for kind in (BestAdapter, ValidationSamples, PredictionWriter) if kind not in own]
         trainer.callbacks[:0] = [*first, *usual]

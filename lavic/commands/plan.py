@@ -14,20 +14,23 @@ from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.commands.options import OptionParser, read_task
 from lavic.commands.quiet import quieten
 from lavic.cost.counting import Sample, StepFlop, parameters, step_flop, trainable_parameters
+from lavic.cost.default_config import DEFAULT_MODEL, default_config
 from lavic.cost.gpus import Gpu, known_gpu, named_gpu
+from lavic.cost.images import describing, embedding, most_views
 from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.errors import UserError
-from lavic.files.json_entries import read_json
 from lavic.model.activation_checkpointing import ActivationCheckpointing
-from lavic.model.loading import BaseModel, load_config
+from lavic.model.loading import AnyLlavaConfig, BaseModel, load_config
 from lavic.model.parts import TrainableParts
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.tasks.base import Task, TaskData
 from lavic.tasks.distillation import Distillation
+from lavic.tasks.instruction import Instruction
 from lavic.tasks.recommendation import Recommendation
+from lavic.tasks.vqa import Vqa
 
-DEFAULT_MODEL = "llava-hf/llava-v1.6-mistral-7b-hf"
 ASSUMED_MFU = 0.45
+ANSWER = 12  # tokens of an item's ID, or of a short answer, with its end: all that is supervised
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,13 @@ def main(argv: Sequence[str]) -> int:
     task, data, options = read_task(argv, "python -m lavic plan", "What a configuration needs.", _add_options)
     if options.prompt_tokens < 1:
         raise UserError(f"--prompt_tokens is {options.prompt_tokens}; it must be at least 1.")
+    if options.images is not None and options.images < 1:
+        raise UserError(f"--images is {options.images}; it must be at least 1.")
     run = planned_run(task, data, int(options.trainer.get("max_epochs") or 1), options.prompt_tokens)
-    plan = make_plan(run, *_gpu(options.gpu))
+    name, gpu = _gpu(options.gpu)
+    plan = make_plan(run, name, gpu)
+    if options.images:
+        plan["images"] = image_plan(load_config_of(run.base), options.images, gpu)
     print(json.dumps(plan, indent=2) if options.json else as_text(plan))
     return 0
 
@@ -64,13 +72,8 @@ def _add_options(parser: OptionParser) -> None:
         "--gpu", type=str | None, default=None, help="GPU to plan for, such as RTX_4090; the one in this machine."
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
-    parser.add_argument("--prompt_tokens", type=int, default=500, help="Stage 2: tokens of a prompt and its answer.")
-
-
-def default_config() -> LlavaNextConfig:
-    """The default checkpoint's configuration, from this package: numbers only, no network."""
-    file = Path(__file__).parents[1] / "cost" / "llava_v1_6_mistral_7b.json"
-    return LlavaNextConfig(**read_json(file))
+    parser.add_argument("--prompt_tokens", type=int, default=500, help="Tokens of a prompt and answer; not stage 1's.")
+    parser.add_argument("--images", type=int | None, default=None, help="Also plan embed and describe of so many.")
 
 
 def planned_run(task: Task, data: TaskData, epochs: int, prompt_tokens: int) -> Run:
@@ -86,12 +89,20 @@ def planned_run(task: Task, data: TaskData, epochs: int, prompt_tokens: int) -> 
         return Run(trainable=task.trainable, speedups=task.speedups, sample=Sample(), samples=samples, **common)
     if isinstance(task, Recommendation):
         parts = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=task.lora)
-        answer = 12  # tokens of an ID with its end: all that is supervised
-        sample = Sample(views=0, tokens=prompt_tokens, prefix=0, before_placeholder=0, targets=answer)
+        sample = Sample(views=0, tokens=prompt_tokens, prefix=0, before_placeholder=0, targets=ANSWER)
         speedups = replace(PLAIN, target_logits_only=True, fused_lora=True)
         return Run(trainable=parts, speedups=speedups, sample=sample, samples=None, **common)
+    if isinstance(task, Vqa | Instruction):
+        class_tokens = isinstance(task, Instruction) and task.entry.tokens == "cls"
+        views, image_tokens = (5, 5) if class_tokens else most_views(load_config_of(task.base))
+        # of a question, a short answer is supervised; of a conversation, about half
+        targets = min(prompt_tokens, ANSWER) if isinstance(task, Vqa) else (prompt_tokens + 1) // 2
+        tokens = prompt_tokens + image_tokens
+        sample = Sample(views, tokens, prefix=0, before_placeholder=0, targets=targets, patches=not class_tokens)
+        speedups = replace(PLAIN, fused_lora=True)
+        return Run(trainable=task.trainable, speedups=speedups, sample=sample, samples=None, **common)
     name = task.report.task
-    raise UserError(f"The plan does not know the task {name} yet; it knows distillation and recommendation.")
+    raise UserError(f"The plan does not know the task {name}; it knows those that LaViC ships.")
 
 
 def _count_samples(path: Path, most: int | None) -> int | None:
@@ -112,9 +123,24 @@ def _gpu(name: str | None) -> tuple[str | None, Gpu | None]:
     return found, replace(known, gib=memory) if known else Gpu(tflops=float("nan"), gib=memory, gb_per_s=float("nan"))
 
 
+def load_config_of(base: BaseModel) -> AnyLlavaConfig:
+    """A checkpoint's configuration; the default one's needs no network."""
+    return default_config() if base.name == DEFAULT_MODEL else load_config(base.name)
+
+
+def image_plan(config: AnyLlavaConfig, images: int, gpu: Gpu | None) -> dict[str, Any]:
+    """What `embed` and `describe` take for so many images."""
+    plan: dict[str, Any] = {"images": images}
+    for command, reading in {"embed": embedding(config), "describe": describing(config)}.items():
+        seconds = reading.seconds(gpu, ASSUMED_MFU) if gpu and gpu.tflops == gpu.tflops else None
+        hours = images * seconds / 3600 if seconds else None
+        plan[command] = {"tflop_per_image": reading.flop / 1e12, "hours": hours}
+    return plan
+
+
 def make_plan(run: Run, gpu_name: str | None = None, gpu: Gpu | None = None) -> dict[str, Any]:
     """The plan as what `--json` prints. GiB are of the batch, TFLOP of one sample."""
-    config = default_config() if run.base.name == DEFAULT_MODEL else load_config(run.base.name)
+    config = load_config_of(run.base)
     sample = run.sample
     flop = step_flop(config, run.trainable, sample, run.speedups, run.checkpointing)
     gib = {part: size / GIB for part, size in _bytes(config, run, sample).items()}
@@ -196,10 +222,14 @@ def as_text(plan: dict[str, Any]) -> str:
         f"trainable         {plan['trainable_parameters']:>14,}",
         f"TFLOP a sample    {plan['tflop_per_sample']:>14.2f}   "
         + ", ".join(f"{part.replace('_', ' ')} {tflop:.2f}" for part, tflop in parts.items()),
-        f"                  at {sample['tokens']} text tokens, {sample['prefix']} of them the same in every prompt, "
+        f"                  at {sample['tokens']} tokens, {sample['prefix']} of them the same in every prompt, "
         f"{sample['tokens'] - sample['before_placeholder']} from the first placeholder on",
         *(f"GiB {part.replace('_', ' '):<22}{size:>6.2f}" for part, size in gib.items()),
     ]
+    for command in ("embed", "describe") if "images" in plan else ():
+        cost, count = plan["images"][command], plan["images"]["images"]
+        time = "" if cost["hours"] is None else f", {cost['hours']:.2f} hours"
+        lines.append(f"{command:<18}{cost['tflop_per_image']:>14.2f}   TFLOP an image{time} for {count:,} images")
     if plan["gpu"] is None:
         return "\n".join([*lines, 'no GPU here; name one with --gpu, such as --gpu "RTX 4090"'])
     lines.append(f"{'fits' if plan['fits'] else 'does not fit'} on {plan['gpu']} ({plan['gpu_gib']:.0f} GiB)")

@@ -28,6 +28,7 @@ class Sample:
         prefix: tokens at the start that are the same in every prompt.
         before_placeholder: tokens before the first placeholder, the prefix included.
         targets: supervised tokens.
+        patches: the language model reads every patch of the views, not their class tokens.
     """
 
     views: int = 5
@@ -35,6 +36,7 @@ class Sample:
     prefix: int = 84
     before_placeholder: int = 120
     targets: int = 110
+    patches: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,11 @@ def step_flop(
     """FLOP of one sample's forward and backward pass, recomputation under `full` checkpointing included."""
     sample, speedups = sample or Sample(), speedups or Speedups()
     checkpointing = checkpointing or ActivationCheckpointing()
-    vision = _vision(config, trainable, sample.views, speedups.class_token_only)
+    projected = vision_tokens(config) - 1 if sample.patches else 1
+    vision = _vision(config, trainable, sample.views, speedups.class_token_only, projected)
     language = _language(config, trainable, sample, speedups, checkpointing.language == "full")
     if checkpointing.vision == "full":
-        layers = _vision(config, trainable, sample.views, speedups.class_token_only, projector=False)
+        layers = _vision(config, trainable, sample.views, speedups.class_token_only, projected=0)
         vision = replace(vision, forward=vision.forward + layers.forward)
     return StepFlop(vision, language)
 
@@ -224,7 +227,7 @@ def _vision(
     trainable: TrainableParts,
     views: int,
     class_token_only: bool,
-    projector: bool = True,
+    projected: int,
 ) -> Flop:
     vision, linears, count = config.vision_config, vision_linears(config), _adapted(trainable, "vision")
     tokens = vision_tokens(config)
@@ -243,9 +246,9 @@ def _vision(
             view += count(linears, name, queries, True)
     if not trained:
         view = Flop(forward=view.forward)
-    if projector:
+    if projected:
         linears, count = projector_linears(config), _adapted(trainable, "projector")
-        flop = count(linears, "linear_1", 1, trained) + count(linears, "linear_2", 1, True)
+        flop = count(linears, "linear_1", projected, trained) + count(linears, "linear_2", projected, True)
         view += flop if trained or trainable.projector != "frozen" else Flop(forward=flop.forward)
     return view * views
 

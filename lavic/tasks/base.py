@@ -70,6 +70,7 @@ class Task(EvaluationSums):
         self.base, self.speedups, self.checkpointing, self.seed = base, speedups, checkpointing, seed
         self.lr, self.weight_decay, self.part_lr = lr, weight_decay, part_lr or {}
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.counts_flop = False  # set by `Throughput`
         self.model: Any = None  # a PeftModel, or LLaVA itself where no LoRA is trained
 
     def build(self, llava: PreTrainedModel) -> Any:
@@ -83,6 +84,10 @@ class Task(EvaluationSums):
     def card_parts(self, data: Any) -> CardParts:
         """What the model card says of this task's adapter."""
         raise NotImplementedError
+
+    def step_flop(self, batch: Any) -> float | None:
+        """FLOP of a training micro-batch, still on the host, by its own lengths; None if the task does not count."""
+        return None
 
     def configure_model(self) -> None:
         """Loads the model on this process's device, and shards it where the strategy asks for it.
@@ -140,6 +145,12 @@ class Task(EvaluationSums):
         # Lightning divides by the accumulation, and strategies average over the processes; the share is of a sum
         scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
         return scaled
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Notes a training batch's FLOP while its lengths can be read without waiting for the device."""
+        if self.counts_flop and self.trainer.training:
+            batch["flop"] = self.step_flop(batch)
+        return batch
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what is trained, in groups by learning rate and weight decay, and its schedule."""

@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from lavic.cost.counting import Sample, step_flop
 from lavic.cost.gpus import known_gpu
 
 log = logging.getLogger(__name__)
@@ -20,55 +19,56 @@ RULE = (
 )
 
 
-class Throughput(Callback):
-    """Logs `mfu` at every `log_every_n_steps`-th optimizer step, where the GPU's throughput is known.
+def device_peak(device: torch.device) -> float | None:
+    """A device's dense 16-bit FLOP a second; None where it is not known."""
+    gpu = known_gpu(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return gpu.tflops * 1e12 if gpu else None
 
-    What a batch holds is added up on the device and read at those steps only. List it before `RunLog`, which writes
-    the number to metrics.jsonl beside samples/s, tokens/s, the share of time waiting for data and the peak memory.
+
+class Throughput(Callback):
+    """Logs `mfu`, this process's, at every `log_every_n_steps`-th optimizer step.
+
+    It asks the task to note each batch's FLOP (`Task.step_flop`), which is done on the host, and waits for the device
+    at those steps only. List it before `RunLog`, which writes the number to metrics.jsonl beside samples/s.
+
+    Args:
+        peak: the device's dense 16-bit FLOP a second.
     """
 
+    def __init__(self, peak: float) -> None:
+        self.peak = peak
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says the rule once, and asks the task to count."""
+        task: Any = pl_module
+        task.counts_flop = True
+        log.info("%s MFU here: of %.1f TFLOP/s dense.", RULE, self.peak / 1e12)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says the rule once, and what the GPU can do."""
-        device = trainer.strategy.root_device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        gpu = known_gpu(name)
-        self.peak = gpu.tflops * 1e12 if gpu else None
-        peak = f"{gpu.tflops} TFLOP/s dense on {name}" if gpu else f"unknown: the throughput of '{name}' is not known"
-        log.info("%s MFU here: %s.", RULE, peak)
+        """Starts the first interval."""
         self._step = trainer.global_step
         self._paused: float | None = None
-        self._start(pl_module.device)
+        self._start()
 
-    def _start(self, device: torch.device) -> None:
+    def _start(self) -> None:
         self._since, self._apart = time.perf_counter(), 0.0
-        self._samples = self._views = self._targets = self._prefix = 0
-        self._tokens = torch.zeros(2, dtype=torch.int64, device=device)  # all, and before the first placeholder
+        self._flop: float | None = 0.0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Adds the batch, and logs where an optimizer step is due to be logged."""
-        if self.peak is None or "split" not in batch:
-            return
-        split, rows = batch["split"], len(batch["input_ids"])
-        self._samples += rows
-        self._views += len(batch["views"])
-        self._targets += len(split.predicting)
-        self._prefix += rows * split.prefix_length
-        self._tokens += torch.stack([batch["attention_mask"].sum(), split.positions[:, 0].sum()])
+        flop = batch.get("flop") if isinstance(batch, dict) else None
+        self._flop = None if flop is None or self._flop is None else self._flop + flop
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
-        if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            task: Any = pl_module
-            flop = step_flop(task.llava.config, task.trainable, self.mean_sample(), task.speedups).total
+        if not stepped or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        if self._flop is not None:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
             seconds = time.perf_counter() - self._since - self._apart
-            pl_module.log("mfu", flop * self._samples / seconds / self.peak)
-            self._start(pl_module.device)
-
-    def mean_sample(self) -> Sample:
-        """The mean of the samples since the last reading; waits for the device."""
-        tokens, before = (round(total / self._samples) for total in self._tokens.tolist())
-        views, targets, prefix = (round(total / self._samples) for total in (self._views, self._targets, self._prefix))
-        return Sample(views, tokens, prefix, before, targets)
+            pl_module.log("mfu", self._flop / seconds / self.peak, batch_size=1)
+        self._start()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation is not training's time."""

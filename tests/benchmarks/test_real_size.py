@@ -1,27 +1,88 @@
-"""The real-size benchmark runs, at toy size on a CPU, so that it is ready where a GPU is."""
+"""The real-size benchmark runs, at toy size on a CPU and with few packages, so that it is ready where a GPU is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import real_size
-from benchmarks.real_size import Profile
+from benchmarks.real_size_row import Profile
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+LACKING = Path(__file__).with_name("few_packages.py")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("profile", [Profile("bf16", "none", 2), Profile("nf4", "full", 1)])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        Profile("stage 1", "bf16", 2),
+        pytest.param(Profile("stage 1", "nf4", 1, "full"), marks=pytest.mark.slow),
+        Profile("stage 2", "bf16", 2, "full", tokens=120),
+        Profile("embed", "bf16", 2),
+    ],
+    ids=lambda profile: f"{profile.task} {profile.weights}",
+)
 def test_a_profile_gives_a_row(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     if profile.weights == "nf4":
         pytest.importorskip("bitsandbytes")
     monkeypatch.setattr(real_size, "profiles", lambda batches: [profile])
-    (row,) = real_size.run(torch.device("cpu"), [], rounds=1, steps=1, toy=True)["rows"]
+    (row,) = real_size.run(CPU, [], rounds=1, steps=1, toy=True)["rows"]
     assert row["samples/s"] > 0
-    assert row["reference samples/s"] > 0
-    assert (row["weights"], row["batch"]) == (profile.weights, profile.batch)
-    assert row["planned GiB"] > 0
+    assert row["plain samples/s"] > 0
+    assert (row["task"], row["weights"], row["batch"]) == (profile.task, profile.weights, profile.batch)
     assert row["MFU"] == row["peak GiB"] == "unknown"
 
 
-def test_every_wanted_profile_is_measured() -> None:
+def test_rows_come_by_worth_and_each_once() -> None:
     found = real_size.profiles([1, 2, 4, 8])
+    assert [(p.task, p.weights, p.batch) for p in found[:3]] == [
+        ("stage 1", "bf16", 1), ("stage 1", "bf16", 8), ("stage 1", "nf4", 1),
+    ]  # fmt: skip
     assert {(p.weights, p.batch) for p in found} >= {(w, b) for w in ("bf16", "nf4") for b in (1, 2, 4, 8)}
-    assert {(p.weights, p.checkpointing) for p in found} >= {("nf4", "full"), ("bf16", "selective")}
+    assert {(p.task, p.tokens) for p in found} >= {("stage 2", 500), ("stage 2", 1000)}
+    assert len(set(found)) == len(found)
+
+
+def test_a_budget_ends_it_and_a_later_call_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Profile] = []
+
+    def measured(profile: Profile, *_: Any) -> dict[str, Any]:
+        begun.append(profile)
+        if profile.batch == 8:
+            raise torch.OutOfMemoryError
+        return {**vars(profile), "samples/s": 1.0}
+
+    monkeypatch.setattr(real_size, "measure", measured)
+    kept: list[dict[str, Any]] = []
+    first = real_size.run(CPU, [1, 8], 1, 1, True, keep=kept.append, seconds=0)
+    assert len(first["rows"]) == len(kept) == 1
+    real_size.run(CPU, [1, 8], 1, 1, True, json.loads(json.dumps(first["rows"])), kept.append)
+    assert begun == real_size.profiles([1, 8])  # each once, over both calls
+    assert [len(result["rows"]) for result in kept] == list(range(1, len(begun) + 1))
+    assert (kept[0]["to do"], kept[-1]["to do"]) == (len(begun) - 1, 0)
+    assert "out of memory" in {row["samples/s"] for row in kept[-1]["rows"]}
+
+
+def test_it_needs_what_a_gpu_machine_has(tmp_path: Path) -> None:
+    arguments = ["real-size", "--toy", "--rounds=1", "--steps=1", "--seconds=0", f"--results={tmp_path}"]
+
+    def begin() -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, str(LACKING), "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True,
+            check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows: list[dict[str, Any]] = json.loads((tmp_path / "real-size-toy.json").read_text())["rows"]
+        return rows
+
+    assert [(row["task"], row["batch"]) for row in begin()] == [("stage 1", 1)]
+    assert [(row["task"], row["batch"]) for row in begin()] == [("stage 1", 1), ("stage 1", 8)]
+    assert "| stage 1 | bf16 | 8 |" in (tmp_path / "real-size-toy.md").read_text()
+    lacking = subprocess.run([sys.executable, str(LACKING), "gradio"], capture_output=True, text=True, check=False)
+    assert "No module named gradio" in lacking.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import lavic.__main__
 from lavic.commands.monitor import main, screen
 from lavic.runs.run_files import find_run
 from lavic.runs.terminal_chart import draw
@@ -40,7 +41,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_summary_prints_progress_and_every_metric(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, "--logs", str(logs), "--summary")
     for part in (
-        "running", "step 20/40", "about 0:00:2", "2.0000", "2.2500", "0.3100 shuffled", "0.4200 blank", "3.25", "780",
+        "running", "step 20/40", "about 0:00:2", "2.0000", "2.2500", "visual_gain", "0.3100", "0.4200", "3.25", "780",
         "17.50 GiB", "3 (2 broken image", "step 20, val_loss 2.2500",
     ):  # fmt: skip
         assert part in text, part
@@ -85,7 +86,7 @@ def test_the_script_prints_once_without_a_terminal(logs: Path) -> None:
 
 
 def test_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--logs", str(tmp_path)]) == 2
+    assert lavic.__main__.main(["monitor", "--logs", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: There is no run in")
 
 

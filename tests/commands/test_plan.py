@@ -89,21 +89,52 @@ def test_hours_are_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["hours"] == pytest.approx(12 / found["samples_per_second"] / 3600)
 
 
+def test_vqa_reads_every_patch(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--config", str(CONFIGS / "vqa.yaml"), "--gpu", "H100"]
+    found = plan(capsys, *args, "--prompt_tokens", "72")
+    assert (found["sample"]["views"], found["sample"]["tokens"]) == (5, 3000)  # of 672 x 672: 576 + 48 rows of 49
+    assert found["trainable_parameters"] == 83_886_080
+    # a frozen weight costs 2 FLOP a token forward and 2 back to the layer before; attention and adapters come on top
+    least = 4 * 3000 * 6.98e9 / 1e12
+    assert least < found["tflop_per_sample"] - found["tflop_by_part"]["vision_forward"] < 1.3 * least
+    assert found["tflop_by_part"]["vision_backward"] == 0
+
+
+def test_instruction_by_its_entry(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = [f"--model.init_args.base.name={tiny}", "--prompt_tokens=50"]
+    base += [f"--{part}.init_args.entry={{tokens: cls}}" for part in ("model", "data")]
+    sample = plan(capsys, "--config", str(CONFIGS / "instruct.yaml"), *base)["sample"]
+    assert (sample["views"], sample["tokens"], sample["targets"], sample["patches"]) == (5, 55, 25, False)
+
+
+def test_images_are_embedded_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--config", str(CONFIGS / "recommend.yaml"), "--images", "1000"]
+    found = plan(capsys, *args, "--gpu", "H100")["images"]
+    reached = 989.4 * 0.45
+    assert found["embed"]["hours"] == pytest.approx(1000 * found["embed"]["tflop_per_image"] / reached / 3600)
+    # decoding 100 tokens reads the language model's 14.2 GB, shared by 8 images, and an image's 0.4 GB, each time
+    decoding = 100 * (14.22 / 8 + 3078 * 131_072 / 1e9) / 3350
+    described = found["describe"]["tflop_per_image"] / reached + decoding
+    assert found["describe"]["hours"] == pytest.approx(1000 * described / 3600, rel=0.01)
+    main([*args, "--gpu", "H100"])
+    assert "for 1,000 images" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--images is 0"):
+        main([*args[:2], "--images", "0"])
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
         ("model: {init_args: {trainable: {vision: half}}}", "half"),
         ("model: {init_args: {speedups: {fast: true}}}", "fast"),
-        ("data: {}", "no model"),
-        ("model: {class_path: lavic.tasks.recommendation.Recommendation}", "knows lavic.tasks.distillation"),
-        ("- 1", "no YAML of a training run"),
+        ("- 1", "wrong.yaml holds a list"),
     ],
 )
 def test_a_wrong_file_is_named(text: str, named: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=named):
-        main(["--config", str(path)])
+        main(["--config", str(CONFIGS / "distill.yaml"), "--config", str(path)])
     with pytest.raises(UserError, match="missing"):
         main(["--config", str(tmp_path / "missing.yaml")])
 

@@ -8,7 +8,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-import bm25s
+import bm25s  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -101,7 +101,7 @@ def test_descriptions_are_searched_where_asked(files: tuple[Path, Path], tmp_pat
     metadata.write_text(json.dumps(items))
     found = {}
     for index in ("titles", "descriptions", "both"):
-        retrieve(conversations, [metadata], tmp_path / "out.jsonl", k=5, index=index)  # type: ignore[arg-type]
+        retrieve(conversations, [metadata], tmp_path / "out.jsonl", k=5, index=index)
         found[index] = [set(record["candidates_bm25"]) for record in read(tmp_path / "out.jsonl")]
     red = {"5555454546", "B000000002"}
     assert found["titles"] == [red | {"B000000001"}, red | {"B000000003"}, set()]

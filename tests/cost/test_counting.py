@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextConfig
 
-from lavic.commands.plan import default_config
 from lavic.cost.counting import Flop, Sample, parameters, step_flop, trainable_parameters
+from lavic.cost.default_config import default_config
 from lavic.model.loading import build_on_meta
 from lavic.model.parts import Lora, TrainableParts, count_trainable, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
@@ -81,6 +81,16 @@ def test_flop_equal_torch_s_count(config: LlavaNextConfig, speedups: Speedups) -
     }
     for part, flop in expected.items():
         assert flop == pytest.approx(found[part], rel=1e-3), part
+
+
+def test_patches_all_go_through_the_projector(config: LlavaNextConfig) -> None:
+    llava = build_on_meta(config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        states = llava.model.vision_tower(torch.empty(5, 3, 336, 336, device="meta")).last_hidden_state
+        llava.model.multi_modal_projector(states[:, 1:])
+    frozen = TrainableParts(vision="frozen", projector="frozen", language="lora")
+    counted = step_flop(config, frozen, replace(Sample(), patches=True), PLAIN).vision
+    assert counted.total == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 def test_the_issue_s_bound_at_real_size(config: LlavaNextConfig) -> None:

@@ -5,8 +5,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlavaNextConfig
 
-from lavic.commands.plan import default_config
 from lavic.cost.counting import Sample, parameters
+from lavic.cost.default_config import default_config
 from lavic.cost.memory import NF4_BYTES, Precision, language_activations, logit_bytes, step_bytes, vision_activations
 from lavic.model.activation_checkpointing import (
     ActivationCheckpointing,

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lavic.batching.padding import IGNORED, PromptBatch
+from lavic.cost.batches import batch_flop, samples_of
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
@@ -116,7 +117,13 @@ class Distillation(Task):
         if "labels" in batch:
             prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
             batch["split"] = split_batch(*prompt, self.prefix.ids, self.speedups)
-        return batch
+        return super().on_before_batch_transfer(batch, dataloader_idx)
+
+    def step_flop(self, batch: dict[str, Any]) -> float:
+        """Of vision, projector and language model, with the speedups that are on."""
+        prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
+        samples = samples_of(*prompt, batch["split"].prefix_length)
+        return batch_flop(self.llava.config, self.trainable, samples, self.speedups)
 
     def token_loss(self, batch: dict[str, Any], visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's target-token losses, in nats."""

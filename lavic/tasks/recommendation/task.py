@@ -5,6 +5,7 @@ adapter in it, stays as it was (paper, section 3.2).
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lavic.cost.batches import batch_flop, samples_of
 from lavic.errors import UserError
 from lavic.evaluation.ranking import named_item
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.stacking import RECOMMENDATION, stack_adapters
 from lavic.model.loading import BaseModel
-from lavic.model.loss import target_loss
-from lavic.model.parts import Lora
+from lavic.model.parts import Lora, TrainableParts
+from lavic.model.prefix_reuse import split_batch, target_loss
 from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
-from lavic.model.speedups import Speedups
+from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import project
 from lavic.tasks.base import Task
 from lavic.tasks.recommendation.card import card_parts
@@ -32,6 +34,8 @@ from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 
 log = logging.getLogger(__name__)
+
+TARGETS_ONLY = replace(PLAIN, target_logits_only=True)  # what of the speedups a trained language model leaves
 
 
 class Recommendation(Task):
@@ -90,6 +94,7 @@ class Recommendation(Task):
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
         self.lora = lora or Lora()
+        self.trainable = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=self.lora)
         self.distilled = Path(distilled) if distilled else None
         self.adapter = Path(adapter) if adapter else None
         self.max_new_tokens = max_new_tokens
@@ -133,7 +138,20 @@ class Recommendation(Task):
     def loss_sum(self, batch: dict[str, Any]) -> Tensor:
         """Of the targets' IDs."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        return target_loss(self.llava, *prompt, self.visual_tokens(batch["cls_tokens"]), self.placeholder_ids)
+        visual_tokens = self.visual_tokens(batch["cls_tokens"])
+        return target_loss(self.llava, *prompt, visual_tokens, self.placeholder_ids, split=batch["split"])
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Finds a training batch's image tokens and targets while it is on the host, so that no step waits."""
+        if "labels" in batch:
+            prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
+            batch["split"] = split_batch(*prompt, speedups=TARGETS_ONLY)
+        return super().on_before_batch_transfer(batch, dataloader_idx)
+
+    def step_flop(self, batch: dict[str, Any]) -> float:
+        """Of the language model; images come as class tokens, and the projector is a ten-thousandth of it."""
+        samples = samples_of(batch["input_ids"], batch["attention_mask"], batch["labels"])
+        return batch_flop(self.llava.config, self.trainable, samples, TARGETS_ONLY)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums: for the own images and each control, losses and hits; target tokens; samples."""
