@@ -106,5 +106,6 @@ def show_recommendation(output: Path, console: Console, seconds: float) -> None:
         )
     console.print(
         "With the right images the model is above both controls, and the intervals do not overlap.\nThe adapter is in"
-        f" {output / 'recommendation_lora_adapter_best'}; every answer is in {output}. {seconds:.0f} s in all."
+        f" {output / 'recommendation_lora_adapter_best'}; every answer is in {output}. {seconds:.0f} s in all.\n"
+        "The shop in a browser: python -m lavic web --demo"
     )

@@ -111,7 +111,13 @@ def build_on_meta(config: AnyLlavaConfig) -> Llava:
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """What `auto` means on a device."""
+    """What `auto` means on a device.
+
+    Raises:
+        UserError: the device does not compute in that dtype.
+    """
+    if dtype == "float16" and device.type == "cpu":
+        raise UserError("base.dtype is float16, which a CPU does not train in; give auto, float32 or bfloat16.")
     if dtype != "auto":
         resolved: torch.dtype = getattr(torch, dtype)
         return resolved

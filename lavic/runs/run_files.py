@@ -93,12 +93,12 @@ def find_run(logs: Path, run_id: str | None = None) -> Run:
 def run_ids(logs: Path) -> list[str]:
     """All runs, by the time of their start."""
     found = [path.parent for path in logs.glob("*/run.json")]
-    return [d.name for d in sorted(found, key=lambda d: (_read_json(d / "run.json").get("started", 0.0), d.name))]
+    return [directory.name for directory in sorted(found, key=lambda directory: (_started(directory), directory.name))]
 
 
 def read_run(directory: Path) -> Run:
     """One run, with the events of those that it continues up to the steps where it took over."""
-    about = _read_json(directory / "run.json")
+    about = _read_about(directory)
     own = list(_read_events(directory / "metrics.jsonl"))
     earlier: list[dict[str, Any]] = []
     continued = about.get("continues")
@@ -113,8 +113,20 @@ def read_run(directory: Path) -> Run:
     return Run(directory, about, earlier + own)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(read_json(path))
+def _read_about(directory: Path) -> dict[str, Any]:
+    path = directory / "run.json"
+    about = read_json(path)
+    if not isinstance(about, dict) or not isinstance(about.get("started"), int | float):
+        raise UserError(f"{path} is not what a run writes; remove {directory}, or name another run.")
+    return about
+
+
+def _started(directory: Path) -> float:
+    """When a run began; a run whose file is broken comes before all others."""
+    try:
+        return float(_read_about(directory)["started"])
+    except UserError:
+        return 0.0
 
 
 def _read_events(path: Path) -> Iterator[dict[str, Any]]:

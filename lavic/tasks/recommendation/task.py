@@ -228,10 +228,13 @@ class Recommendation(Task):
             parts = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, self.answers)
         answers = {row: answer for part in parts for row, answer in part.items()}
-        conversations = data.conversations[data.test_split]
+        rows = sorted(answers)  # all, unless --trainer.limit_test_batches asked for fewer
+        conversations = [data.conversations[data.test_split][row] for row in rows]
         run = {"model": self.base.name, "distilled": str(self.distilled), "adapter": str(self.adapter)}
         if self.trainer.is_global_zero:
-            ordered = [answers[row] for row in range(len(conversations))]
+            if len(rows) < len(data.conversations[data.test_split]):
+                log.warning("%d of %d conversations were tested.", len(rows), len(data.conversations[data.test_split]))
+            ordered = [answers[row] for row in rows]
             folder = Path(self.trainer.default_root_dir)
             metrics = write_results(folder, data.candidates, conversations, ordered, run, self.seed)
             lines = summary_lines(metrics["groups"])
