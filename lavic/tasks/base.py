@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from lavic.batching.left_out import LeftOut, reasons_text, write_left_out
-from lavic.batching.resumable_loader import ResumableLoader
+from lavic.batching.resumable_loader import ResumableLoader, as_it_is
 from lavic.batching.step_plan import StepPlan
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
@@ -230,7 +230,7 @@ class TaskData(pl.LightningDataModule):
     def loader_options(self) -> dict[str, Any]:
         """What every loader has: a data set's element is a whole micro-batch, taken as it is."""
         workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return {**workers, "pin_memory": torch.cuda.is_available(), "collate_fn": _as_it_is}
+        return {**workers, "pin_memory": torch.cuda.is_available(), "collate_fn": as_it_is}
 
     def announce(self) -> None:
         """Says how many samples there are and were left out, and lists those in the output directory.
@@ -245,13 +245,3 @@ class TaskData(pl.LightningDataModule):
         log.info("Samples: %s; left out: %s", counts, reasons_text(self.left_out))
         if self.trainer is not None and self.trainer.is_global_zero:
             write_left_out(Path(self.trainer.default_root_dir) / self.left_out_file, self.left_out)
-
-    def identity(self) -> dict[str, Any]:
-        """What a position in an epoch depends on, for the comparison on resuming."""
-        assert self.trainer is not None
-        samples_a_step = self.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return {"samples a step": samples_a_step, "seed": self.seed, "training data": self.fingerprint()}
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

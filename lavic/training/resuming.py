@@ -22,12 +22,14 @@ SMALLER_BATCHES = (
 
 def identity_of(trainer: pl.Trainer, module: Any) -> dict[str, Any]:
     """What a position and the trained weights depend on: processes, batch, seed, data, base model, adapter's shape."""
-    identity: dict[str, Any] = {"processes": trainer.world_size}
+    processes, accumulate = trainer.world_size, trainer.accumulate_grad_batches
+    identity: dict[str, Any] = {"processes": processes}
     data: Any = getattr(trainer, "datamodule", None)
-    if hasattr(data, "identity"):
-        identity |= data.identity()
+    if hasattr(data, "fingerprint"):
+        identity["samples a step"] = data.batch_size * accumulate * processes
+        identity |= {"seed": data.seed, "training data": data.fingerprint()}
     else:
-        identity["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+        identity["accumulate_grad_batches"] = accumulate
     if hasattr(module, "base"):
         identity["base model"] = module.base.name
         identity["base model's weights"] = weights_hash(Path(module.base.name))
