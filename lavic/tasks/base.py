@@ -112,11 +112,8 @@ class Task(EvaluationSums):
         speed_up(self.llava, self.speedups)
         enable_checkpointing(self.llava, self.checkpointing)
         self.train()
-        log.info(
-            "%s of %s parameters are trained; %d modules carry LoRA",
-            f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}",
-            len(lora_modules(self.model)),
-        )  # fmt: skip
+        trained, of_all = f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}"
+        log.info("%s of %s parameters are trained; %d modules carry LoRA", trained, of_all, len(lora_modules(self.model)))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning calls it before it loads the parameters, which would fail in torch's words where shapes differ.
@@ -160,10 +157,14 @@ class Task(EvaluationSums):
         self.configured_rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         if self.make_scheduler is None:
             return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        if hasattr(scheduler, "for_steps"):
-            scheduler.for_steps(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_train_start(self) -> None:
+        """Tells a schedule in shares of the run how long the run is; a resumed one may be longer than it was."""
+        for config in self.trainer.lr_scheduler_configs:
+            if hasattr(config.scheduler, "for_steps"):
+                config.scheduler.for_steps(int(self.trainer.estimated_stepping_batches), self.trainer.global_step)
 
 
 class TaskData(pl.LightningDataModule):

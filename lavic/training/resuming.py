@@ -36,7 +36,16 @@ def identity_of(trainer: pl.Trainer, module: Any) -> dict[str, Any]:
     configs = getattr(getattr(module, "model", None), "peft_config", {})
     if config := configs.get(getattr(module, "adapter_name", "default")):
         identity["LoRA (r, alpha)"] = [config.r, config.lora_alpha]
-    return identity
+    return identity | optimization_of(trainer)
+
+
+def optimization_of(trainer: pl.Trainer) -> dict[str, str]:
+    """What the optimizer's and the scheduler's states belong to; nothing before the strategy has set them up."""
+    if not trainer.optimizers:
+        return {}
+    schedulers = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
+    optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
+    return {"optimizer": ", ".join(optimizers), "learning-rate schedule": ", ".join(schedulers) or "none"}
 
 
 def weights_hash(folder: Path) -> str:
