@@ -113,7 +113,8 @@ class Task(EvaluationSums):
         enable_checkpointing(self.llava, self.checkpointing)
         self.train()
         trained, of_all = f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}"
-        log.info("%s of %s parameters are trained; %d modules carry LoRA", trained, of_all, len(lora_modules(self.model)))
+        adapted = len(lora_modules(self.model))
+        log.info("%s of %s parameters are trained; %d modules carry LoRA", trained, of_all, adapted)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning calls it before it loads the parameters, which would fail in torch's words where shapes differ.

@@ -18,7 +18,14 @@ from lavic.errors import UserError
 from lavic.files import writing_bytes
 from lavic.training.interruption import ControlGroup, SignalFlag, stop_now
 from lavic.training.position import AFTER_STEP, AFTER_VALIDATION, BEFORE_VALIDATION, recount, write_position
-from lavic.training.resuming import LAST, check_identity, check_parameters, identity_of, optimization_of, trainable_names
+from lavic.training.resuming import (
+    LAST,
+    check_identity,
+    check_parameters,
+    identity_of,
+    optimization_of,
+    trainable_names,
+)
 from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
