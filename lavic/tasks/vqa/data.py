@@ -21,7 +21,7 @@ from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.base import TaskData
-from lavic.tasks.vqa.encoding import QuestionEncoder, question_processor
+from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
 from lavic.tasks.vqa.prompt import INSTRUCTION, Question
 from lavic.tasks.vqa.questions import QuestionTable, load_questions
 from lavic.tasks.vqa.results import NO_DESCRIPTION, NO_IMAGE, SHUFFLED
@@ -93,8 +93,9 @@ class VqaData(TaskData):
             return
         if not self.images_dir.is_dir():
             raise UserError(f"There is no folder of images {self.images_dir}; give it by data.init_args.images_dir.")
-        self.processor = question_processor(self.model_name)
-        self.encoder = QuestionEncoder(self.processor, self.instruction, self.max_length)
+        reader = question_reader(self.model_name)
+        self.processor = reader.processor  # saved beside an adapter
+        self.encoder = QuestionEncoder(reader, self.instruction, self.max_length)
         passages = self.knowledge.passages()
         checks = ImageChecks(self.images_dir, self.cache_dir)
         for split in splits:
