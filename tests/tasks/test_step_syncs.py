@@ -22,7 +22,6 @@ from lavic.tasks.distillation import Distillation
 from lavic.tasks.instruction import Instruction
 from lavic.tasks.recommendation import Recommendation
 from lavic.tasks.vqa import Vqa
-from lavic.tasks.vqa.data import TAUGHT
 from lavic.tasks.vqa.encoding import QuestionEncoder
 from lavic.tasks.vqa.prompt import Question
 from lavic.training.guards import SkipNonFiniteSteps
@@ -116,7 +115,7 @@ def questions(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
     asked = [Question(0, "a.jpg", "which colour", "red", False), Question(1, "b.jpg", "what", "a large towel", False)]
     images = [Image.new("RGB", size, "red") for size in SIZES]
     encoder = QuestionEncoder(task.reader, "Answer.", 4096)
-    return task, {TAUGHT: encoder.batch(asked, images, answers=True)}
+    return task, encoder.batch(asked, images, answers=True)
 
 
 @pytest.mark.parametrize("make", [stage_1, stage_2, conversations, text_alone, questions])

@@ -177,7 +177,7 @@ class TaughtQuestions(Dataset[dict[str, Any]]):
         return len(self.questions)
 
     def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """`taught`: a batch of `QuestionEncoder.batch` with labels; `step_targets`; `rows`."""
+        """A batch of `QuestionEncoder.batch` with labels, and its `step_targets` and `rows`."""
         questions = [self.questions[i] for i in micro_batch.indices]
         try:
             images = [open_image(self.images_dir / question.image) for question in questions]
@@ -188,7 +188,7 @@ class TaughtQuestions(Dataset[dict[str, Any]]):
                 " restore it and start again with --resume."
             ) from None
         taught = self.encoder.batch(questions, images, answers=True, ghost=micro_batch.ghost)
-        return {TAUGHT: taught, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
+        return {**taught, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
 
 
 class AskedQuestions(Dataset[dict[str, Any]]):

@@ -132,14 +132,14 @@ class Vqa(Task):
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Adds what depends on lengths and sizes while a batch is still on the host."""
-        for part in batch.values():
-            if isinstance(part, dict):
-                prepare(part, self.reader, self.speedups)
+        parts = [batch] if "labels" in batch else [part for part in batch.values() if isinstance(part, dict)]
+        for part in parts:
+            prepare(part, self.reader, self.speedups)
         return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[no-any-return]
 
     def loss_sum(self, batch: dict[str, Any]) -> Tensor:
         """Over the answers' tokens."""
-        return self.target_loss(batch[TAUGHT])
+        return self.target_loss(batch)
 
     def target_loss(self, taught: dict[str, Any]) -> Tensor:
         """The sum of the answers' tokens' losses in a batch of `QuestionEncoder.batch`, in nats."""
