@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import subprocess
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from lavic.demo import run
-from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
+from lavic.demo.stage2 import DEFAULT, recommend_sample, shop_command, show_recommendation, show_whole_catalogue
 from lavic.errors import UserError
 
 
@@ -61,6 +62,21 @@ def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> Non
     assert "0.300 (0.050 to 0.150)" in lines[0]
     assert "titles, descriptions" in lines[1]
     assert "0.400 (0.350 to 0.450)" in lines[1]
+
+
+def test_the_last_line_opens_the_shop_of_the_demos_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for executable, found, typed in (
+        (Path.cwd() / ".venv/bin/python3", "/usr/bin/python", ".venv/bin/python3"),
+        (Path("/env/bin/python3"), "/env/bin/python", "python"),
+        (Path("/env/bin/python3"), None, "/env/bin/python3"),
+    ):
+        monkeypatch.setattr("sys.executable", str(executable))
+        monkeypatch.setattr("shutil.which", lambda name, found=found: found)
+        assert shop_command(DEFAULT) == f"{typed} -m lavic web --demo"
+    elsewhere = shop_command(Path("/my demo"))
+    assert "--demo" not in shlex.split(elsewhere)
+    assert "/my demo/toy_llava" in shlex.split(elsewhere)
+    assert shlex.split(elsewhere)[-2:] == ["--trainer.default_root_dir", "/my demo/recommendation"]
 
 
 def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:
