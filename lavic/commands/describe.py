@@ -27,6 +27,7 @@ from lavic.files import writing
 from lavic.model.describing import MAX_NEW_TOKENS, PROMPT, Describer, Prompter, Seen
 from lavic.model.loading import BaseModel, load_llava
 from lavic.model.processor import load_processor
+from lavic.training.run_folder import lock_output
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def describe(
     asked = json.dumps([base.name, base.dtype, base.quantization, prompt, max_new_tokens])
     folder = output.with_name(f"{output.name}.journal") / hashlib.sha256(asked.encode()).hexdigest()[:12]
     journal = Journal(folder, shard, shards)
+    lock_output(folder, "--output")
     said = journal.read()
     all_images = list(waiting_images(metadata))
     waiting = [

@@ -1,9 +1,12 @@
 """`./run_training.sh --demo`: the sample catalogue over real HTTP, a toy LLaVA-v1.6, and stage 1 on it.
 
+`--stage 2` and `--task` go to the demos of the other tasks, a module each.
+
 Every step but the drawing is the command that a user of real data types, and is printed as such.
 """
 
 import asyncio
+import importlib
 import os
 import subprocess
 import sys
@@ -24,7 +27,7 @@ from lavic.demo.toy_llava import build
 from lavic.errors import UserError
 from lavic.files.json_entries import Entry, read_entries
 
-OWN_OPTIONS = ("--demo_dir", "--seed", "--stage", "-h", "--help")
+OWN_OPTIONS = ("--demo_dir", "--seed", "--stage", "--task", "-h", "--help")
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -39,10 +42,17 @@ def main(args: list[str]) -> None:
     parser.add_argument("--demo_dir", type=Path, default=DEFAULT, help="Folder of everything the demo makes.")
     parser.add_argument("--seed", type=int, default=0, help="Of the toy model and of training.")
     parser.add_argument("--stage", type=Literal[1, 2], default=1, help="2 goes on from what stage 1 has left.")
+    parser.add_argument("--task", type=Literal["lavic", "instruct", "vqa"], default="lavic", help="What is learned.")
     own, passed_on = _own_options(args)
     options = parser.parse(own)
     folder: Path = options.demo_dir
     started = time.monotonic()
+    if options.task != "lavic":
+        if options.stage == 2:
+            raise UserError(f"--task {options.task} has no --stage 2; give one of them.")
+        module = importlib.import_module(f"lavic.demo.{options.task}")  # its own, and what it needs, alone
+        module.demonstrate(folder, options.seed, passed_on, _run, console)
+        return
     if options.stage == 2:
         _say("Stage 2: the language model learns to pick one of ten products by their five tokens")
         output = recommend_sample(folder, options.seed, _run)
