@@ -7,15 +7,18 @@ titles do not help: without the right images a model can only guess.
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from lavic.errors import UserError
+from lavic.evaluation.comparison import paired_bootstrap
 from lavic.evaluation.ranking import Interval
+from lavic.evaluation.tested_rows import TestedRow, read_tested_rows
 from lavic.files.json_entries import read_json
 
 DEFAULT, OUTPUT = Path("out_demo"), "recommendation"  # the folder that configs/demo_recommend.yaml names
@@ -94,6 +97,25 @@ def show_whole_catalogue(output: Path, console: Console) -> None:
             table.add_row(named, recall, way, _told(metrics["hit_ratio@1"]), f"{metrics['mrr']['value']:.3f}")
             named = recall = ""
     console.print(table)
+    described = _rows(output, "both", "scored")
+    for other, rows in (
+        ("titles alone", _rows(output, "titles", "scored")),
+        ("no images", _rows(output, "both", "no_images")),
+    ):
+        cases = list(described)
+        clusters = [described[case].cluster for case in cases]
+        columns = [
+            (np.array([one[case].numerator for case in cases]), np.ones(len(cases))) for one in (described, rows)
+        ]
+        apart = paired_bootstrap(columns[0], columns[1], clusters)
+        console.print(
+            f"HitRatio@1 with titles, descriptions and images less {other}, on the same conversations: "
+            f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f}), p {apart.p:.2g}."
+        )
+
+
+def _rows(output: Path, indexed: str, way: str) -> dict[Hashable, TestedRow]:
+    return {row.case: row for row in read_tested_rows(output / f"whole_catalogue_{indexed}", way, "hit_ratio@1")}
 
 
 def _told(interval: dict[str, float]) -> str:

@@ -34,7 +34,7 @@ def item_documents(items: Mapping[str, Item], metadata: Sequence[Path], indexed:
     if indexed != "titles":
         described = 0
         for path in metadata:
-            for entry in read_described_images(path):
+            for entry in read_described_images(path, untitled=True):
                 if isinstance(entry, DescribedImage) and entry.item in parts:
                     parts[entry.item].append(entry.description)
                     described += 1

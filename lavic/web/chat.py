@@ -144,8 +144,8 @@ def chat_tab(chatter: Chatter) -> None:
         placeholder="Attach an image and ask about it",
     )  # fmt: skip
     with gr.Row():
-        temperature = gr.Slider(0.0, 1.0, 0.7, step=0.1, label="Temperature (0: always the likeliest)")
-        top_p = gr.Slider(0.1, 1.0, 0.9, step=0.1, label="Top-p")
+        temperature = gr.Slider(0.0, 1.0, 0.7, step=0.1, label="Temperature (0: always the likeliest)", min_width=260)
+        top_p = gr.Slider(0.1, 1.0, 0.9, step=0.1, label="Top-p", min_width=260)
     inputs = [said, conversation, seen, temperature, top_p]
     said.submit(chatter.answer, inputs, [said, conversation, seen], api_name="chat")
     conversation.clear(_nothing_yet, None, seen, api_visibility="private")

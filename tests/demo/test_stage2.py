@@ -55,13 +55,22 @@ def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> Non
         }
         (tmp_path / f"whole_catalogue_{indexed}").mkdir()
         (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end.json").write_text(json.dumps({"all": report}))
-    console = Console(file=io.StringIO(), width=120)
+        rows = [
+            {"category": "a", "context": f"<submission>{n}</submission>", "gt_items": ["x"],
+             "ranks": {"scored": 1 if n < 100 * hit else None, "no_images": 1 if n < 5 else 2}}
+            for n in range(100)
+        ]  # fmt: skip
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end_results.jsonl").write_text(lines)
+    console = Console(file=io.StringIO(), width=160)
     show_whole_catalogue(tmp_path, console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
     lines = [line for line in told.splitlines() if "scored" in line]
     assert "0.300 (0.050 to 0.150)" in lines[0]
     assert "titles, descriptions" in lines[1]
     assert "0.400 (0.350 to 0.450)" in lines[1]
+    assert "less titles alone, on the same conversations: +0.300 (+0.2" in told
+    assert "less no images, on the same conversations: +0.350 (+0.2" in told
 
 
 def test_the_last_line_opens_the_shop_of_the_demos_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:

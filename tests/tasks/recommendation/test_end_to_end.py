@@ -13,6 +13,7 @@ from lavic.catalogue.conversations import Conversation
 from lavic.commands import embed
 from lavic.commands import fit as cli
 from lavic.errors import UserError
+from lavic.evaluation.tested_rows import read_tested_rows
 from lavic.model.processor import load_processor
 from lavic.model.scoring import PromptState
 from lavic.tasks.recommendation.end_to_end import end_to_end
@@ -106,6 +107,10 @@ def test_end_to_end_numbers_equal_plain_ones(
         for name, interval in {**report["retrieval"], **report["ways"][way]}.items():
             assert interval["value"] == pytest.approx(plain[name]), (way, name)
             assert interval["low"] <= interval["value"] <= interval["high"]
+        for metric in ("hit_ratio@1", "hit_ratio@10", "mrr"):  # what `compare` reads
+            compared = [row.numerator for row in read_tested_rows(output, way, metric)]
+            assert len(compared) == 10
+            assert sum(compared) / 10 == pytest.approx(plain[metric]), (way, metric)
     skipped = (output / "skipped_samples.jsonl").read_text()
     assert skipped.count("nothing in the catalogue matches") == 2
 
