@@ -115,7 +115,7 @@ def test_fit_validate_test_and_predict(
     assert {row["sample_id"]: row["response"] for row in map(json.loads, lines)} == said
 
 
-@pytest.mark.parametrize(("said", "score"), [("1999", "0.0000"), ("1623", "0.3333"), ("The 1623!", "0.3333")])
+@pytest.mark.parametrize(("said", "score"), [("1999", "0"), ("1623", "0.333333"), ("The 1623!", "0.333333")])
 def test_c5_training_s_exact_match_is_of_what_was_generated(
     vqa: Path, tiny: Path, said: str, score: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +126,7 @@ def test_c5_training_s_exact_match_is_of_what_was_generated(
     (vqa / "numbers.json").write_text(json.dumps(rows))
     monkeypatch.setattr(task, "answers", lambda llava, reader, batch, *more: [said] * len(batch["input_ids"]))
     run(vqa, tiny, "validate", "out_numbers", f"--data.init_args.val_data={vqa / 'numbers.json'}")
-    assert f"exact match {score}" in "".join(capfd.readouterr())
+    assert f"val_exact_match: {score}\n" in capfd.readouterr().out
 
 
 def test_c5_an_image_that_is_missing_is_listed_and_one_that_breaks_is_an_error(
@@ -135,11 +135,11 @@ def test_c5_an_image_that_is_missing_is_listed_and_one_that_breaks_is_an_error(
     rows = json.loads((vqa / "test.json").read_text())[:6]
     rows[0]["image"], rows[5]["answer"] = "nowhere.jpg", "the"
     (vqa / "faulty.json").write_text(json.dumps(rows))
-    broken = rows[5]["image"]
-    assert [row["image"] for row in rows].count(broken) == 2  # 4 and 5
+    broken = {rows[4]["image"], rows[5]["image"]}
+    assert not broken & {row["image"] for row in rows[:4]}
 
     def opened(path: Path) -> Image.Image:
-        if path.name == broken:
+        if path.name in broken:
             raise BrokenImage("truncated")
         return open_image(path)
 
