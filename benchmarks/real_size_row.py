@@ -104,7 +104,7 @@ def measure(row: Profile, config: LlavaNextConfig, device: torch.device, rounds:
         "plain samples/s": round(plain_rate, 2),
         "samples/s": round(rate, 2),
         "ratio": round(rate / plain_rate, 2),
-        **(_parts(config, row, *first, 1 / rate, gpu) if first else _utilisation(config, row, rate, gpu)),
+        **(_parts(config, row, first[0], 1 / rate, gpu) if first else _utilisation(config, row, rate, gpu)),
         **_memory(config, row, device),
         "top ten": most_costly(step, device),
     }

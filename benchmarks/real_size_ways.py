@@ -6,7 +6,7 @@ ours takes the row's whole batch. A test holds the losses of both against each o
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ SEEN_SIZE = (336, 672)  # height and width of an instruction's image: three view
 SEEN_VIEWS = 3
 
 Way = Callable[[], Tensor]
-Llava = LlavaNextForConditionalGeneration
+Llava: TypeAlias = LlavaNextForConditionalGeneration
 
 
 @dataclass(frozen=True)
