@@ -59,6 +59,8 @@ def describe(
     for option, value in {"batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
         if value < 1:
             raise UserError(f"{option} is {value}; it must be at least 1.")
+    if not metadata.is_file():
+        raise UserError(f"The metadata file {metadata} does not exist; write it with `python -m lavic import`.")
     if not images_dir.is_dir():
         raise UserError(f"The images folder {images_dir} does not exist; fill it with `python -m crawl`.")
     output = output or metadata.with_name(f"{metadata.name.split('.')[0]}_described{_suffix(metadata)}")

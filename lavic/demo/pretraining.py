@@ -23,6 +23,7 @@ from lavic.batching.padding import IGNORED, pad
 from lavic.demo.choosing import Choices, ChoosingLoss, naming_loss
 from lavic.demo.drawing import draw
 from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Photograph, Product, describe
+from lavic.model.loading import Llava
 from lavic.model.loss import target_loss
 from lavic.model.processor import placeholder_ids
 from lavic.model.text import distillation_prompt, encode
@@ -48,7 +49,6 @@ def embed_patches(
     """
     normalise = Normalise(processor.image_processor)
     convolution = llava.model.vision_tower.embeddings.patch_embedding
-    width, _, side, _ = convolution.weight.shape
 
     def pixels(item: Shown) -> Tensor:
         product, image = item
@@ -57,13 +57,24 @@ def embed_patches(
         return normalised
 
     with ThreadPoolExecutor(2) as pool, torch.no_grad():
-        first = torch.cat(list(pool.map(pixels, shown[:60])))
-        patches = nn.functional.unfold(first, kernel_size=side, stride=side).transpose(1, 2).flatten(0, 1)
-        _, strengths, components = torch.pca_lowrank(patches, q=width)
-        weight = (components / (strengths / len(patches) ** 0.5).sqrt()).T
-        weight = weight / (patches[:1000] @ weight.T).std()
-        convolution.weight.copy_(weight.view_as(convolution.weight))
+        fit_patch_embedding(convolution, torch.cat(list(pool.map(pixels, shown[:60]))))
         return torch.stack([convolution(p).flatten(2).transpose(1, 2) for p in pool.map(pixels, shown)])
+
+
+@torch.no_grad()
+def fit_patch_embedding(convolution: nn.Conv2d, pixels: Tensor) -> None:
+    """Makes a patch embedding the main components of patches, less uneven in scale.
+
+    Args:
+        convolution: of the vision tower; as many components as it has channels.
+        pixels: (V, 3, S, S), normalised views.
+    """
+    width, _, side, _ = convolution.weight.shape
+    patches = nn.functional.unfold(pixels, kernel_size=side, stride=side).transpose(1, 2).flatten(0, 1)
+    _, strengths, components = torch.pca_lowrank(patches, q=width)
+    weight = (components / (strengths / len(patches) ** 0.5).sqrt()).T
+    weight = weight / (patches[:1000] @ weight.T).std()
+    convolution.weight.copy_(weight.view_as(convolution.weight))
 
 
 def train_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor, looks: Sequence[Look]) -> None:
@@ -106,7 +117,7 @@ def mean_patch_features(llava: LlavaNextForConditionalGeneration, patches: Tenso
     return torch.stack(means)
 
 
-def begin_language(llava: LlavaNextForConditionalGeneration) -> None:
+def begin_language(llava: Llava) -> None:
     """Draws the language model's and the projector's first weights so that comparing and copying are near at hand.
 
     Tokens are read and written by the same vectors. Attention first looks for what resembles the token that looks; in
