@@ -24,7 +24,7 @@ def test_the_plan_keeps_it_under_a_tenth_on_published_conversations(tmp_path: Pa
     (tmp_path / "data" / "all_beauty").mkdir(parents=True)
     source = REAL / "all_beauty" / "valid.jsonl"
     (tmp_path / "data" / "all_beauty" / "valid.jsonl").write_bytes(source.read_bytes())
-    found = conversation_lengths(tmp_path / "data", REAL / "item2meta_valid.jsonl", tmp_path, 2048)
+    lengths, targets, letters = conversation_lengths(tmp_path / "data", REAL / "item2meta_valid.jsonl", tmp_path, 2048)
     for batch, accumulate in ((2, 4), (4, 2), (8, 1)):
-        share = shares(*found, batch, accumulate)
+        share = shares(lengths, targets, letters, batch, accumulate)
         assert share["plan"] < 0.1 < share["shuffle"]
