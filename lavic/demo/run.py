@@ -22,7 +22,7 @@ from rich.text import Text
 from lavic.commands.options import OptionParser
 from lavic.demo.catalogue import sample_products, write_images, write_sample
 from lavic.demo.image_server import ImageServer
-from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
+from lavic.demo.stage2 import DEFAULT, recommend_sample, show_recommendation, show_whole_catalogue
 from lavic.demo.toy_llava import build
 from lavic.errors import UserError
 from lavic.files.json_entries import Entry, read_entries
@@ -39,7 +39,7 @@ def main(args: list[str]) -> None:
         UserError: a step failed, or what it left shows no learning.
     """
     parser = OptionParser(prog="./run_training.sh --demo", description="Shows each method learn to see, on a toy.")
-    parser.add_argument("--demo_dir", type=Path, default=Path("out_demo"), help="Folder of everything the demo makes.")
+    parser.add_argument("--demo_dir", type=Path, default=DEFAULT, help="Folder of everything the demo makes.")
     parser.add_argument("--seed", type=int, default=0, help="Of the toy model and of training.")
     parser.add_argument("--stage", type=Literal[1, 2], default=1, help="2 goes on from what stage 1 has left.")
     parser.add_argument("--task", type=Literal["lavic", "instruct", "vqa"], default="lavic", help="What is learned.")
