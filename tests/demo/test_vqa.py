@@ -12,8 +12,8 @@ from PIL import Image
 from rich.console import Console
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from lavic.demo import questions
-from lavic.demo.products import BRANDS
+from lavic.demo import questions, toy_llava_1_5
+from lavic.demo.products import BRANDS, COLOURS
 from lavic.demo.questions import SIZES, drawn, split_images, words, write_questions
 from lavic.demo.toy_llava_1_5 import build_1_5
 from lavic.demo.vqa import demonstrate, show
@@ -54,23 +54,25 @@ def test_what_needs_knowledge_stands_in_the_table_and_not_in_the_image(few: Path
             assert look is None or row["answer"] in (look.colour, look.pattern, look.form) or "on " in row["answer"]
 
 
-def test_the_toy_is_a_llava_1_5_whose_first_layer_knows_its_images(tmp_path: Path) -> None:
-    shown = split_images()["train"][:20]
-    images = [drawn(*one) for one in shown]
-    build_1_5(tmp_path, words(shown), images)
+def test_the_toy_is_a_llava_1_5_that_has_learned_to_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy_llava_1_5, "NAMING_STEPS", 20)
+    shown = split_images()["train"][:40]
+    images, looks = [drawn(*one) for one in shown], [image.look for _, image in shown]
+    build_1_5(tmp_path, words(shown), images, looks)
     llava = LlavaForConditionalGeneration.from_pretrained(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
     said = "[INST] Answer in a few words.\n<image>\nwhich colour is the rug [/INST] blue"
     inputs = processor(images=images[0], text=said, return_tensors="pt")
     assert int((inputs["input_ids"] == processor.image_token_id).sum()) == 36
+    ids = processor.tokenizer.convert_tokens_to_ids(["▁" + colour for colour in COLOURS])
+    assert processor.tokenizer.unk_token_id not in ids
     with torch.no_grad():
         assert llava(**inputs).logits.shape[:2] == inputs["input_ids"].shape
-        convolution = llava.model.vision_tower.embeddings.patch_embedding
         pixels = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-        seen = convolution(pixels).transpose(0, 1).flatten(1)  # (channels, patches of all images)
-        likeness = torch.corrcoef(seen[:8]).abs() - torch.eye(8)
-    assert likeness.max() < 0.5  # components are little alike, where random weights see brightness in all
-    assert processor.tokenizer.tokenize("blue") == ["▁blue"]
+        seen = torch.stack(list(llava.model.get_image_features(pixels).pooler_output)).mean(dim=1)
+        read = llava.lm_head(llava.model.language_model.norm(seen))[:, ids].argmax(dim=1)
+    named = [COLOURS[i] == look.colour for i, look in zip(read.tolist(), looks, strict=True)]
+    assert sum(named) > len(looks) / 2
 
 
 def write_metrics(folder: Path, **controls: float) -> None:
@@ -114,6 +116,7 @@ def test_success_needs_intervals_that_do_not_overlap(tmp_path: Path) -> None:
 
 def test_the_steps_are_commands_that_a_user_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "IMAGES", {"train": 12, "val": 3, "test": 6})
+    monkeypatch.setattr(toy_llava_1_5, "NAMING_STEPS", 1)
     typed: list[list[str]] = []
 
     def run(module: str, *arguments: object) -> None:
