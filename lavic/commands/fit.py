@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,9 @@ class Parser(OneSentence, LightningArgumentParser):
     """Lightning's parser, with one sentence for a mistake."""
 
 
+MISSING = re.compile(r"Requirement .* not met|No module named")
+
+
 class LavicCLI(LightningCLI):
     """The task and the data module are named by the YAML file's `class_path`s; what they share is linked here."""
 
@@ -70,6 +74,11 @@ class LavicCLI(LightningCLI):
         if config.trainer.precision is None:
             config.trainer.precision = PRECISION[dtype]
         check_before_start(config.trainer.strategy, device)
+        if config.trainer.overfit_batches:
+            raise UserError(
+                f"trainer.overfit_batches is {config.trainer.overfit_batches}, which would replace the plan of batches;"
+                " set data.init_args.max_samples instead, as configs/with/debug_overfit.yaml does."
+            )
         output = Path(config.trainer.default_root_dir or "out")
         config.trainer.default_root_dir = str(output)
         config.trainer.enable_progress_bar = sys.stderr.isatty()
@@ -80,6 +89,16 @@ class LavicCLI(LightningCLI):
             run = run_id(config.logs_dir)
             start_text_log(config.logs_dir / f"{run}.log", terminal=sys.stderr.isatty())
             config.ckpt_path = checkpoint_to_resume(output, config.resume)
+
+    def instantiate_classes(self) -> None:
+        """Makes model, data and trainer; what lacks a package is one sentence."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, ImportError) as error:  # jsonargparse gathers the reasons of every type that it tried
+            reasons = [line.strip() for line in str(error).splitlines() if MISSING.search(line)]
+            if not reasons:
+                raise
+            raise UserError(f"A class of the configuration needs another package ({reasons[0]}).") from None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""

@@ -18,7 +18,7 @@ from lavic.model.adapters.directory import load_adapter
 from lavic.model.chat_text import stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
 from lavic.model.loading import BaseModel, load_config
-from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
 from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import blank_views
@@ -35,7 +35,8 @@ class Instruction(Task):
 
     Args:
         base: the checkpoint to start from.
-        trainable: what of it is trained.
+        trainable: what of it is trained, part by part, or by a short name: `lora` is LoRA on the language model and
+            the projector in full, `full` everything, `freeze_vision` all but the vision tower, `projector` that alone.
         entry: how images enter; as the data's.
         speedups: what makes a step cheaper without changing its loss or gradients.
         checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
@@ -70,7 +71,7 @@ class Instruction(Task):
     def __init__(
         self,
         base: BaseModel,
-        trainable: TrainableParts,
+        trainable: TrainableParts | Short,
         entry: ImageEntry = ImageEntry(),  # noqa: B008  (frozen)
         speedups: Speedups = Speedups(),  # noqa: B008  (frozen)
         checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
@@ -84,7 +85,8 @@ class Instruction(Task):
         seed: int = 42,
     ) -> None:
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
-        self.trainable, self.entry, self.adapter, self.max_new_tokens = trainable, entry, adapter, max_new_tokens
+        self.trainable, self.entry = parts_of(trainable), entry
+        self.adapter, self.max_new_tokens = adapter, max_new_tokens
 
     # -- model ---------------------------------------------------------------------------------------------------
 
@@ -103,7 +105,7 @@ class Instruction(Task):
         """New adapters on the parts to train, or the saved ones."""
         if self.adapter is None:
             return place_adapters(llava, self.trainable, self.base.name, self.seed, self.entry.tokens)
-        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task)
+        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task, parts=self.trainable)
 
     def load_model(self, device: torch.device) -> None:
         """The model, and what turns images into its input."""
