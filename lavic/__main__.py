@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from errno import EDQUOT, ENOSPC
 
 from lavic.errors import UserError
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     command, args = (given[0] if given else "--help"), given[1:]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # torchmetrics brings it; it tells of its cache of fonts
     warnings.filterwarnings("ignore", module="lightning|torch|peft|transformers")
     try:
         if command in ("-h", "--help"):
@@ -53,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # of the system, about a path that the user gave
-        if error.filename is None or error.strerror is None:
+        if error.strerror is None:
             raise
-        print(f"error: {error.filename} cannot be used ({error.strerror}); give another path.", file=sys.stderr)
+        way_out = "make room, or give another path" if error.errno in (ENOSPC, EDQUOT) else "give another path"
+        print(f"error: {error.filename or 'A file'} cannot be used ({error.strerror}); {way_out}.", file=sys.stderr)
     except KeyboardInterrupt:  # before or after the training loop, which saves and stops by itself
         return 130
     return 2

@@ -11,7 +11,7 @@ from lavic.commands.options import found_configs
 from lavic.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-OVERLAYS = {"demo": "distill", "demo_recommend": "recommend"}  # set on top of another file
+OVERLAYS = {"demo": "distill", "demo_recommend": "recommend", "demo_vqa": "vqa"}  # set on top of another file
 OTHERS = {"describe"}  # options of another command than fit
 TASKS = sorted({path.stem for path in (ROOT / "configs").glob("*.yaml")} - OVERLAYS.keys() - OTHERS)
 WITH = sorted(path.stem for path in (ROOT / "configs" / "with").glob("*.yaml"))

@@ -7,6 +7,11 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 
+def as_it_is(batch: Any) -> Any:
+    """The `collate_fn` of data sets whose elements are whole micro-batches."""
+    return batch
+
+
 class _StartingAt(Sampler[Any]):
     """The wrapped plan from the micro-batch `start` on."""
 

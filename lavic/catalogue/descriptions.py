@@ -25,8 +25,12 @@ class DescribedImage:
     description: str
 
 
-def read_described_images(path: Path) -> Iterator[DescribedImage | Skipped]:
+def read_described_images(path: Path, untitled: bool = False) -> Iterator[DescribedImage | Skipped]:
     """All described images of a metadata file in the file's order, and the entries that cannot be used.
+
+    Args:
+        path: the file.
+        untitled: whether an item without a title can be used, as what is searched can; a prompt needs one.
 
     Raises:
         UserError: the file is missing, is no item2meta, or is not valid JSON (names the line).
@@ -43,7 +47,9 @@ def read_described_images(path: Path) -> Iterator[DescribedImage | Skipped]:
         else:
             if isinstance(record, ItemRecord):
                 items.add(record.item)
-            for entry in _of_item(record) if isinstance(record, ItemRecord) else [_of_image(record)]:
+            for entry in (
+                _of_item(record, untitled) if isinstance(record, ItemRecord) else [_of_image(record, untitled)]
+            ):
                 if isinstance(entry, DescribedImage) and entry.image in images:
                     entry = Skipped(entry.image, "duplicate image")
                 elif isinstance(entry, DescribedImage):
@@ -58,7 +64,7 @@ def escapes_folder(name: str) -> bool:
     return absolute or ".." in windows.parts or "\0" in name
 
 
-def _of_item(record: ItemRecord) -> Iterator[DescribedImage | Skipped]:
+def _of_item(record: ItemRecord, untitled: bool) -> Iterator[DescribedImage | Skipped]:
     meta = record.meta
     if not isinstance(meta, dict):
         yield Skipped(record.item, "not an object")
@@ -68,21 +74,24 @@ def _of_item(record: ItemRecord) -> Iterator[DescribedImage | Skipped]:
         yield Skipped(record.item, "no description")
         return
     for image, description in descriptions.items():
-        yield _checked(record.item, meta.get("title"), image, description, where=image or record.item)
+        yield _checked(record.item, meta.get("title"), image, description, untitled, where=image or record.item)
 
 
-def _of_image(record: ImageRecord) -> DescribedImage | Skipped:
+def _of_image(record: ImageRecord, untitled: bool) -> DescribedImage | Skipped:
     description = record.meta.get("image_description_llava_cleaned")
-    return _checked(record.item, record.meta.get("title"), record.image, description, where=record.where)
+    return _checked(record.item, record.meta.get("title"), record.image, description, untitled, where=record.where)
 
 
-def _checked(item: str, title: Any, image: str, description: Any, where: str) -> DescribedImage | Skipped:
+def _checked(
+    item: str, title: Any, image: str, description: Any, untitled: bool, where: str
+) -> DescribedImage | Skipped:
     if not image.strip():
         return Skipped(where, "no image name")
     if escapes_folder(image):
         return Skipped(where, "image name leaves the folder")
-    if not isinstance(title, str) or not title.strip():
+    title = title.strip() if isinstance(title, str) else ""
+    if not title and not untitled:
         return Skipped(where, "no title")
     if not isinstance(description, str) or not description.strip():
         return Skipped(where, "no description")
-    return DescribedImage(item, title.strip(), image, description.strip())
+    return DescribedImage(item, title, image, description.strip())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.files import clean, open_utf8
+from lavic.files import clean, naming_faults, open_utf8
 from lavic.files.json_entries import Malformed, read_entries
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -35,12 +35,13 @@ def read_rows(
     Raises:
         UserError: the file cannot be read as any of these.
     """
-    if path.is_file() and _starts_with(path, b"PAR1"):
-        yield from _parquet(path, progress)
-    elif encoding is None and _is_json(path):
-        yield from _json(path)
-    else:
-        yield from _delimited(path, encoding or _found_encoding(path), progress)
+    with naming_faults(path):
+        if path.is_file() and _starts_with(path, b"PAR1"):
+            yield from _parquet(path, progress)
+        elif encoding is None and _is_json(path):
+            yield from _json(path)
+        else:
+            yield from _delimited(path, encoding or _found_encoding(path), progress)
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:

@@ -27,6 +27,7 @@ from lavic.files import writing
 from lavic.model.describing import MAX_NEW_TOKENS, PROMPT, Describer, Prompter, Seen
 from lavic.model.loading import BaseModel, load_llava
 from lavic.model.processor import load_processor
+from lavic.training.run_folder import lock_output
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ def describe(
     for option, value in {"batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
         if value < 1:
             raise UserError(f"{option} is {value}; it must be at least 1.")
+    if not metadata.is_file():
+        raise UserError(f"The metadata file {metadata} does not exist; write it with `python -m lavic import`.")
     if not images_dir.is_dir():
         raise UserError(f"The images folder {images_dir} does not exist; fill it with `python -m crawl`.")
     output = output or metadata.with_name(f"{metadata.name.split('.')[0]}_described{_suffix(metadata)}")
@@ -68,6 +71,7 @@ def describe(
     asked = json.dumps([base.name, base.dtype, base.quantization, prompt, max_new_tokens])
     folder = output.with_name(f"{output.name}.journal") / hashlib.sha256(asked.encode()).hexdigest()[:12]
     journal = Journal(folder, shard, shards)
+    lock_output(folder, "--output")
     said = journal.read()
     all_images = list(waiting_images(metadata))
     waiting = [

@@ -27,6 +27,7 @@ from lavic.model.views import cut_views
 from lavic.model.visual_tokens import Normalise, cls_tokens
 from lavic.tasks.recommendation import Recommendation, RecommendationData
 from lavic.tasks.recommendation.item_store import build_item_store, store_folder, store_identity
+from lavic.training.run_folder import lock_output
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ def main(argv: list[str]) -> int:
     items = list(read_items(data.metadata, data.images_dirs).values())
     processor = load_processor(data.model_name, data.views)
     identity = store_identity(data.model_name, task.distilled, data.views)
+    folder = store_folder(data.item_store, identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_output(folder, "--data.init_args.item_store")  # rows are allotted by what the store holds
     llava = load_llava(task.base, device)
     if task.distilled is not None:
         llava = unwrap(load_adapter(llava, task.distilled, trainable=False, task="distillation"))
@@ -72,7 +76,7 @@ def main(argv: list[str]) -> int:
     log.info(
         "%d items in %s after %.1f s: %d without an image, %d of this process's with a broken one%s",
         len(items),
-        store_folder(data.item_store, identity),
+        folder,
         time.perf_counter() - started,
         missing,
         len(faults),

@@ -76,7 +76,7 @@ class LavicCLI(LightningCLI):
         _writable(output)
         _writable(config.logs_dir)
         if self.subcommand == "fit":
-            lock_output(output)
+            lock_output(output, "--trainer.default_root_dir")
             run = run_id(config.logs_dir)
             start_text_log(config.logs_dir / f"{run}.log", terminal=sys.stderr.isatty())
             config.ckpt_path = checkpoint_to_resume(output, config.resume)

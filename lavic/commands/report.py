@@ -103,7 +103,10 @@ def _named(metric: RunMetric) -> str:
 
 
 def _curves(run: Run) -> list[str]:
-    return [chart(title, {name: _points(run, kind, name) for kind, name in series}) for title, series in CURVES.items()]
+    by, known = monitored(run), {name for series in CURVES.values() for _, name in series}
+    own = {} if by.name in known else {by.label.capitalize(): (("validation", by.name),)}
+    shown = {**own, **CURVES}
+    return [chart(title, {name: _points(run, kind, name) for kind, name in series}) for title, series in shown.items()]
 
 
 def _points(run: Run, kind: str, name: str) -> list[tuple[float, float]]:
@@ -124,7 +127,7 @@ def _samples(folder: Path) -> str:
 
 def _sample(sample: dict[str, Any], image: Path) -> str:
     encoded = base64.b64encode(image.read_bytes()).decode() if image.is_file() else ""
-    fields = {name: sample.get(name) for name in ("item", "title", "target", "generated")}
+    fields = {name: value for name, value in sample.items() if name != "image"}
     shown = f'<img alt="{escape(str(sample.get("image")))}" src="data:image/jpeg;base64,{encoded}">'
     return f'<div class="sample">{shown}{_table(fields)}</div>'
 

@@ -60,7 +60,7 @@ def retrieve(
     documents = item_documents(items, metadata, index)
     scorer = make_scorer(method, list(documents.values()), model)
 
-    field, ids = f"candidates_{name or method}", list(items)
+    field, ids = f"candidates_{name or method}", list(documents)
     recall = _Recall()
     found_fewer = found_none = 0
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 
-from lavic.demo.conversations import make_conversations
+from lavic.demo.conversations import make_conversations, wish
 from lavic.demo.drawing import draw
 from lavic.demo.products import Product, make_products
 from lavic.files import write_text
@@ -14,6 +15,7 @@ from lavic.files import write_text
 PER_KIND = 40
 TRAIN_PER_KIND = 28
 CONVERSATIONS = {"train": 600, "valid": 60, "test": 200}
+EXAMPLES = 4  # wishes to start with on the shop's page
 BASE_URL = "http://127.0.0.1:8000/images"
 
 
@@ -33,7 +35,8 @@ def write_sample(folder: Path, base_url: str = BASE_URL, seed: int = 0) -> None:
     description, no images, a repeated item and a name that leaves the images' folder.
 
     Args:
-        folder: receives `item2meta_train.json`, `item2meta_valid.jsonl`, `sample/{train,valid,test}.jsonl`.
+        folder: receives `item2meta_train.json`, `item2meta_valid.jsonl`, `sample/{train,valid,test}.jsonl`, and
+            `examples.json`, wishes that `python -m lavic web` offers.
         base_url: where the images will be served; `{base_url}/ASIN_i.jpg`.
         seed: of everything that is invented.
     """
@@ -63,6 +66,7 @@ def write_sample(folder: Path, base_url: str = BASE_URL, seed: int = 0) -> None:
         shelf = train if split == "train" else valid
         conversations = make_conversations(shelf, count, seed=f"{seed} {split}")
         _write_lines(folder / "sample" / f"{split}.jsonl", conversations)
+    write_text(folder / "examples.json", json.dumps(_examples(train, seed), indent=1) + "\n")
 
 
 def write_images(folder: Path, seed: int = 0) -> None:
@@ -81,6 +85,14 @@ def _train_entry(product: Product, base_url: str) -> dict[str, object]:
         "images": [{"large": f"{base_url}/{image.name}"} for image in product.images],
         "image_descriptions_llava_cleaned": {image.name: image.description for image in product.images},
     }
+
+
+def _examples(products: list[Product], seed: int) -> list[str]:
+    """Wishes for some of the products, each of another kind."""
+    rng = Random(f"examples {seed}")
+    one_of_each = {product.kind.name: product for product in rng.sample(products, len(products))}
+    wanted = list(one_of_each.values())[:EXAMPLES]
+    return [f"A {product.kind.noun} for my {product.kind.room}: {wish(product.look, False, rng)}" for product in wanted]
 
 
 def _faulty_entries(train: list[Product], base_url: str) -> list[tuple[str, dict[str, object]]]:

@@ -1,9 +1,12 @@
 """`./run_training.sh --demo`: the sample catalogue over real HTTP, a toy LLaVA-v1.6, and stage 1 on it.
 
+`--stage 2` and `--task` go to the demos of the other tasks, a module each.
+
 Every step but the drawing is the command that a user of real data types, and is printed as such.
 """
 
 import asyncio
+import importlib
 import os
 import subprocess
 import sys
@@ -19,12 +22,12 @@ from rich.text import Text
 from lavic.commands.options import OptionParser
 from lavic.demo.catalogue import sample_products, write_images, write_sample
 from lavic.demo.image_server import ImageServer
-from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
+from lavic.demo.stage2 import DEFAULT, recommend_sample, show_recommendation, show_whole_catalogue
 from lavic.demo.toy_llava import build
 from lavic.errors import UserError
 from lavic.files.json_entries import Entry, read_entries
 
-OWN_OPTIONS = ("--demo_dir", "--seed", "--stage", "-h", "--help")
+OWN_OPTIONS = ("--demo_dir", "--seed", "--stage", "--task", "-h", "--help")
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -36,13 +39,20 @@ def main(args: list[str]) -> None:
         UserError: a step failed, or what it left shows no learning.
     """
     parser = OptionParser(prog="./run_training.sh --demo", description="Shows each method learn to see, on a toy.")
-    parser.add_argument("--demo_dir", type=Path, default=Path("out_demo"), help="Folder of everything the demo makes.")
+    parser.add_argument("--demo_dir", type=Path, default=DEFAULT, help="Folder of everything the demo makes.")
     parser.add_argument("--seed", type=int, default=0, help="Of the toy model and of training.")
     parser.add_argument("--stage", type=Literal[1, 2], default=1, help="2 goes on from what stage 1 has left.")
+    parser.add_argument("--task", type=Literal["lavic", "instruct", "vqa"], default="lavic", help="What is learned.")
     own, passed_on = _own_options(args)
     options = parser.parse(own)
     folder: Path = options.demo_dir
     started = time.monotonic()
+    if options.task != "lavic":
+        if options.stage == 2:
+            raise UserError(f"--task {options.task} has no --stage 2; give one of them.")
+        module = importlib.import_module(f"lavic.demo.{options.task}")  # its own, and what it needs, alone
+        module.demonstrate(folder, options.seed, passed_on, _run, console)
+        return
     if options.stage == 2:
         _say("Stage 2: the language model learns to pick one of ten products by their five tokens")
         output = recommend_sample(folder, options.seed, _run)

@@ -4,17 +4,24 @@ The wishes are about what the images show ("something red with stripes"), and th
 titles do not help: without the right images a model can only guess.
 """
 
-from collections.abc import Callable
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from lavic.errors import UserError
+from lavic.evaluation.comparison import paired_bootstrap
 from lavic.evaluation.ranking import Interval
+from lavic.evaluation.tested_rows import TestedRow, read_tested_rows
 from lavic.files.json_entries import read_json
 
+DEFAULT, OUTPUT = Path("out_demo"), "recommendation"  # the folder that configs/demo_recommend.yaml names
 INDEXED = ("titles", "both")  # what of the catalogue's 200 items is searched for ten candidates
 
 Run = Callable[..., None]  # a module's name and its arguments
@@ -37,17 +44,8 @@ def recommend_sample(folder: Path, seed: int, run: Run) -> Path:
     distilled = folder / "distilled" / "vision_lora_adapter_best"
     if not distilled.is_dir():
         raise UserError(f"There is no stage 1 in {folder} (no {distilled}); run the demo without --stage first.")
-    output, data = folder / "recommendation", folder / "data"
-    options = [
-        "--config", "configs/recommend.yaml", "--config", "configs/demo_recommend.yaml",
-        "--seed_everything", 42 + seed,
-        "--model.init_args.base.name", folder / "toy_llava",
-        "--model.init_args.distilled", distilled,
-        "--data.init_args.data_dir", data,
-        "--data.init_args.metadata", f"[{data / 'item2meta_train.json'},{data / 'item2meta_valid.jsonl'}]",
-        "--data.init_args.images_dirs", f"[{data / 'train_images'},{data / 'valid_images'}]",
-        "--data.init_args.item_store", folder / "item_store",
-    ]  # fmt: skip
+    output = folder / OUTPUT
+    options = [*_options(folder), "--seed_everything", 42 + seed]
     run("lavic", "embed", *options)
     run("lavic", "fit", *options, "--trainer.default_root_dir", output)
     best = output / "recommendation_lora_adapter_best"
@@ -58,6 +56,31 @@ def recommend_sample(folder: Path, seed: int, run: Run) -> Path:
             "--model.init_args.adapter", best, "--data.init_args.candidates", f"retrieved:10:{indexed}",
         )  # fmt: skip
     return output
+
+
+def _options(folder: Path) -> list[object]:
+    data = folder / "data"
+    return [
+        "--config", "configs/recommend.yaml", "--config", "configs/demo_recommend.yaml",
+        "--model.init_args.base.name", folder / "toy_llava",
+        "--model.init_args.distilled", folder / "distilled" / "vision_lora_adapter_best",
+        "--data.init_args.data_dir", data,
+        "--data.init_args.metadata", f"[{data / 'item2meta_train.json'},{data / 'item2meta_valid.jsonl'}]",
+        "--data.init_args.images_dirs", f"[{data / 'train_images'},{data / 'valid_images'}]",
+        "--data.init_args.item_store", folder / "item_store",
+    ]  # fmt: skip
+
+
+def shop_command(folder: Path) -> str:
+    """What opens the shop of a demo's folder in a browser, typed in the repository's root."""
+    python = Path(sys.executable)
+    found = shutil.which("python")
+    if found and Path(found).parent == python.parent:
+        interpreter = "python"
+    else:  # the demo's own environment, which is not active
+        interpreter = str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)
+    where = ["--demo"] if folder == DEFAULT else [*_options(folder), "--trainer.default_root_dir", folder / OUTPUT]
+    return shlex.join([interpreter, "-m", "lavic", "web", *map(str, where)])
 
 
 def show_whole_catalogue(output: Path, console: Console) -> None:
@@ -74,6 +97,25 @@ def show_whole_catalogue(output: Path, console: Console) -> None:
             table.add_row(named, recall, way, _told(metrics["hit_ratio@1"]), f"{metrics['mrr']['value']:.3f}")
             named = recall = ""
     console.print(table)
+    described = _rows(output, "both", "scored")
+    for other, rows in (
+        ("titles alone", _rows(output, "titles", "scored")),
+        ("no images", _rows(output, "both", "no_images")),
+    ):
+        cases = list(described)
+        clusters = [described[case].cluster for case in cases]
+        columns = [
+            (np.array([one[case].numerator for case in cases]), np.ones(len(cases))) for one in (described, rows)
+        ]
+        apart = paired_bootstrap(columns[0], columns[1], clusters)
+        console.print(
+            f"HitRatio@1 with titles, descriptions and images less {other}, on the same conversations: "
+            f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f}), p {apart.p:.2g}."
+        )
+
+
+def _rows(output: Path, indexed: str, way: str) -> dict[Hashable, TestedRow]:
+    return {row.case: row for row in read_tested_rows(output / f"whole_catalogue_{indexed}", way, "hit_ratio@1")}
 
 
 def _told(interval: dict[str, float]) -> str:
@@ -107,5 +149,6 @@ def show_recommendation(output: Path, console: Console, seconds: float) -> None:
     console.print(
         "With the right images the model is above both controls, and the intervals do not overlap.\nThe adapter is in"
         f" {output / 'recommendation_lora_adapter_best'}; every answer is in {output}. {seconds:.0f} s in all.\n"
-        "The shop in a browser: python -m lavic web --demo"
+        f"The shop in a browser: {shop_command(output.parent)}",
+        markup=False,  # lists have brackets too
     )

@@ -13,6 +13,7 @@ from lavic.evaluation.threads import thread_of
 from lavic.files.json_entries import Entry, read_entries
 
 RECOMMENDED = "test_results_*.jsonl"
+RANKED = "end_to_end_results.jsonl"
 ANSWERED = "evaluation_results/detailed_results.jsonl"
 RESULTS = (RECOMMENDED, ANSWERED)
 QUESTIONS = ("exact_match", "exact_match_strict", "token_f1")
@@ -26,7 +27,7 @@ class TestedRow:
         case: tells it from others, the same in every run.
         cluster: what is independent of the others: a thread, an image.
         domain: the category; for VQA, whether a question needs outside knowledge.
-        candidates: their name, such as `st`; "" for VQA.
+        candidates: their name, such as `st`; `retrieved` of a test over the whole catalogue; "" for VQA.
         metric: what is compared.
         numerator: the case's share of the metric's sum.
         denominator: what the sum is divided by.
@@ -57,7 +58,9 @@ def read_tested_rows(folder: Path, way: str, metric: str | None) -> Iterator[Tes
         UserError: there are no results, or none under that way or metric.
     """
     recommended, answered = sorted(folder.glob(RECOMMENDED)), folder / ANSWERED
-    if recommended:
+    if (folder / RANKED).is_file():
+        yield from _ranks(folder / RANKED, way, metric or "hit_ratio@1")
+    elif recommended:
         for path in recommended:
             yield from _recommendations(path, way, metric or "hit_ratio@1")
     elif answered.is_file():
@@ -82,6 +85,26 @@ def _recommendations(path: Path, way: str, metric: str) -> Iterator[TestedRow]:
         right = bool(numerator) if is_count else None
         place, value = (*case, seen[case]), (float(numerator), float(denominator))
         yield TestedRow(place, prediction.thread, record["category"], name, metric, *value, right)
+
+
+def _ranks(path: Path, way: str, metric: str) -> Iterator[TestedRow]:
+    """Of every conversation, also those for which nothing was retrieved: a miss, however each run has retrieved."""
+    depth = metric.removeprefix("hit_ratio@")
+    if metric != "mrr" and not (metric != depth and depth.isdecimal()):
+        raise UserError(f"{path} has no '{metric}' under {way}; it has mrr, hit_ratio@1, hit_ratio@10, ...")
+    seen: Counter[Hashable] = Counter()
+    for record in _lines(path):
+        if not record["gt_items"]:
+            continue
+        if way not in record["ranks"]:
+            raise UserError(f"{path} holds no choices by '{way}'; give --way {', '.join(record['ranks'])}.")
+        rank = record["ranks"][way]
+        right = None if metric == "mrr" else rank is not None and rank <= int(depth)
+        value = float(right) if right is not None else 1 / rank if rank else 0.0
+        case = (record["category"], record["context"], tuple(record["gt_items"]))
+        seen[case] += 1
+        thread = record["category"], thread_of(record["context"])
+        yield TestedRow((*case, seen[case]), thread, record["category"], "retrieved", metric, value, 1.0, right)
 
 
 def _prediction(path: Path, record: dict[str, Any], name: str, way: str) -> Prediction:

@@ -74,9 +74,11 @@ def writing_bytes(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(final)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink()  # gives a full disk its room back
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(final)  # a full disk does not say of which file
         raise
     sync_folder(final.parent)
 

@@ -9,12 +9,15 @@ model's width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessor, LlavaImageProcessor, LlavaProcessor, PretrainedConfig
+from torch.distributed.tensor import DTensor
+from transformers import CLIPImageProcessor, LlavaImageProcessor, LlavaNextModel, LlavaProcessor, PretrainedConfig
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from lavic.errors import UserError
 from lavic.model.loading import Llava
@@ -101,24 +104,57 @@ class ImageReader:
         """Turns uint8 views into the tower's input on the device."""
         return Normalise(self.image_processor)
 
-    def visual_tokens(self, llava: Llava, pixels: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    def order(self, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
+        """Which patches the visual tokens of images are, made on the host, so that nothing waits for the device.
+
+        LLaVA-1.6 leaves out the patches of its padding, and writes a newline of its own behind every row of the grid.
+
+        Args:
+            sizes: of the I images before cutting, (width, height) in pixels.
+
+        Returns:
+            (N,) int64, indices into all views' patches, one after the other, of which the newline comes last; None
+            where every patch is a visual token, in order.
+        """
+        if self.entry.tokens == "cls" or self.config.model_type != "llava_next":
+            return None
+        vision = self.config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        grids = [list(grid) for grid in self.config.image_grid_pinpoints]
+        heights = [(height, width) for width, height in sizes]
+        views = [image_size_to_num_patches(size, grids, vision.image_size) for size in heights]
+        numbers = torch.arange(sum(views) * patches).view(-1, patches, 1)
+        packed, _ = LlavaNextModel.pack_image_features(
+            SimpleNamespace(config=self.config),  # transformers' own packing, of the patches' numbers
+            torch.split(numbers, views),
+            heights,
+            self.config.vision_feature_select_strategy,
+            image_newline=torch.full((1,), numbers.numel()),
+        )
+        return torch.cat(packed).flatten()
+
+    def visual_tokens(self, llava: Llava, pixels: Tensor, order: Tensor | None) -> Tensor:
         """Visual tokens to write over the image tokens, in their order.
 
         Args:
             llava: the model.
             pixels: (V, 3, S, S), normalised; the images' views one after the other.
-            sizes: of the I images before cutting, (width, height) in pixels.
+            order: of `order`, for these images, on the device.
 
         Returns:
             (N, D).
         """
         if self.entry.tokens == "cls":
             return project(llava, cls_tokens(llava, pixels))
-        more = {}
-        if self.config.model_type == "llava_next":
-            more["image_sizes"] = torch.tensor([(height, width) for width, height in sizes])
-        features = llava.model.get_image_features(pixels, **more).pooler_output
-        return torch.cat(list(features))
+        states = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        layers = self.config.vision_feature_layer
+        read = states[layers] if isinstance(layers, int) else torch.cat([states[layer] for layer in layers], dim=-1)
+        if self.config.vision_feature_select_strategy == "default":
+            read = read[:, 1:]
+        patches: Tensor = llava.model.multi_modal_projector(read).flatten(0, 1)
+        if order is None:
+            return patches
+        return torch.cat([patches, llava.model.image_newline.to(patches)[None]]).index_select(0, order)
 
 
 def touch(llava: Llava) -> Tensor:
@@ -130,7 +166,8 @@ def touch(llava: Llava) -> Tensor:
     zero = torch.zeros((), device=llava.device)
     for name, parameter in llava.named_parameters():
         if parameter.requires_grad and part_of(name) != "language":
-            zero = zero + 0.0 * parameter.float().sum()
+            own = parameter.to_local() if isinstance(parameter, DTensor) else parameter  # FSDP2's: this process's part
+            zero = zero + 0.0 * own.float().sum()
     return zero
 
 

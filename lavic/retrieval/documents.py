@@ -1,5 +1,6 @@
 """What is indexed of an item: one text, made here for every command that searches the catalogue."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,10 @@ Indexed = Literal["titles", "descriptions", "both"]
 
 
 def item_documents(items: Mapping[str, Item], metadata: Sequence[Path], indexed: Indexed) -> dict[str, str]:
-    """Every item's text by its ID, in the items' order; empty where there is nothing to index.
+    """Every item's text by its ID; empty where there is nothing to index.
+
+    They are in the order of a hash of their IDs: of items that match a conversation alike, the first are taken, and in
+    the files' own order the last file's items, such as those held out, would never be among them.
 
     Args:
         items: the catalogue.
@@ -30,7 +34,7 @@ def item_documents(items: Mapping[str, Item], metadata: Sequence[Path], indexed:
     if indexed != "titles":
         described = 0
         for path in metadata:
-            for entry in read_described_images(path):
+            for entry in read_described_images(path, untitled=True):
                 if isinstance(entry, DescribedImage) and entry.item in parts:
                     parts[entry.item].append(entry.description)
                     described += 1
@@ -39,4 +43,8 @@ def item_documents(items: Mapping[str, Item], metadata: Sequence[Path], indexed:
                 f"No item of {', '.join(map(str, metadata))} has a description to index; write them with "
                 "`python -m lavic describe`, or index titles."
             )
-    return {item: "\n".join(texts) for item, texts in parts.items()}
+    return {item: "\n".join(parts[item]) for item in sorted(parts, key=_mixed)}
+
+
+def _mixed(item: str) -> bytes:
+    return hashlib.blake2b(item.encode("utf-8", "surrogatepass"), digest_size=8).digest()

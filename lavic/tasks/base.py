@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from lavic.batching.left_out import LeftOut, reasons_text, write_left_out
-from lavic.batching.resumable_loader import ResumableLoader
+from lavic.batching.resumable_loader import ResumableLoader, as_it_is
 from lavic.batching.step_plan import StepPlan
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
@@ -98,7 +98,7 @@ class Task(EvaluationSums):
             return
         check_strategy(self.trainer.strategy)
         if self.device_mesh is not None and self.trainer.state.fn in self.whole_model_for:
-            raise UserError(f"{self.trainer.state.fn} needs the whole model on each process; use ddp, not FSDP2.")
+            raise UserError(f"{self.trainer.state.fn.value} needs the whole model on each process; use ddp, not FSDP2.")
         self.load_model(self.trainer.strategy.root_device)
         if self.device_mesh is not None:
             shard_layers(self.llava, self.device_mesh["data_parallel"])
@@ -112,11 +112,9 @@ class Task(EvaluationSums):
         speed_up(self.llava, self.speedups)
         enable_checkpointing(self.llava, self.checkpointing)
         self.train()
-        log.info(
-            "%s of %s parameters are trained; %d modules carry LoRA",
-            f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}",
-            len(lora_modules(self.model)),
-        )  # fmt: skip
+        trained, of_all = f"{count_trainable(self):,}", f"{sum(p.numel() for p in self.parameters()):,}"
+        adapted = len(lora_modules(self.model))
+        log.info("%s of %s parameters are trained; %d modules carry LoRA", trained, of_all, adapted)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning calls it before it loads the parameters, which would fail in torch's words where shapes differ.
@@ -160,10 +158,14 @@ class Task(EvaluationSums):
         self.configured_rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         if self.make_scheduler is None:
             return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        if hasattr(scheduler, "for_steps"):
-            scheduler.for_steps(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_train_start(self) -> None:
+        """Tells a schedule in shares of the run how long the run is; a resumed one may be longer than it was."""
+        for config in self.trainer.lr_scheduler_configs:
+            if hasattr(config.scheduler, "for_steps"):
+                config.scheduler.for_steps(int(self.trainer.estimated_stepping_batches), self.trainer.global_step)
 
 
 class TaskData(pl.LightningDataModule):
@@ -230,7 +232,7 @@ class TaskData(pl.LightningDataModule):
     def loader_options(self) -> dict[str, Any]:
         """What every loader has: a data set's element is a whole micro-batch, taken as it is."""
         workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return {**workers, "pin_memory": torch.cuda.is_available(), "collate_fn": _as_it_is}
+        return {**workers, "pin_memory": torch.cuda.is_available(), "collate_fn": as_it_is}
 
     def announce(self) -> None:
         """Says how many samples there are and were left out, and lists those in the output directory.
@@ -245,13 +247,3 @@ class TaskData(pl.LightningDataModule):
         log.info("Samples: %s; left out: %s", counts, reasons_text(self.left_out))
         if self.trainer is not None and self.trainer.is_global_zero:
             write_left_out(Path(self.trainer.default_root_dir) / self.left_out_file, self.left_out)
-
-    def identity(self) -> dict[str, Any]:
-        """What a position in an epoch depends on, for the comparison on resuming."""
-        assert self.trainer is not None
-        samples_a_step = self.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return {"samples a step": samples_a_step, "seed": self.seed, "training data": self.fingerprint()}
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -18,7 +18,14 @@ from lavic.errors import UserError
 from lavic.files import writing_bytes
 from lavic.training.interruption import ControlGroup, SignalFlag, stop_now
 from lavic.training.position import AFTER_STEP, AFTER_VALIDATION, BEFORE_VALIDATION, recount, write_position
-from lavic.training.resuming import LAST, check_identity, check_parameters, identity_of, trainable_names
+from lavic.training.resuming import (
+    LAST,
+    check_identity,
+    check_parameters,
+    identity_of,
+    optimization_of,
+    trainable_names,
+)
 from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
@@ -80,6 +87,7 @@ class TrainableCheckpoint(Checkpoint):
         self._flag = SignalFlag()
         self._position = AFTER_STEP
         self._stop = 0
+        self._identity: dict[str, Any] = {}  # of the checkpoint that was resumed
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         pl_module.strict_loading = False  # frozen parameters are not in the file; on_load_checkpoint is strict
@@ -87,10 +95,16 @@ class TrainableCheckpoint(Checkpoint):
         if stage == "fit" and isinstance(getattr(trainer.strategy, "checkpoint_io", None), TorchCheckpointIO):
             trainer.strategy.checkpoint_io = WholeFileIO()
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # An optimizer's schedule that asks for the number of steps has made the loader before its position is restored,
+        # and Lightning would not set it then.
+        trainer.fit_loop._combined_loader = None
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._control = ControlGroup(trainer)
         self._flag.install()
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+        check_identity(self._identity, optimization_of(trainer))
         self._keep_rates(trainer, pl_module)
 
     def on_train_batch_end(
@@ -159,7 +173,8 @@ class TrainableCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         check_parameters(pl_module, checkpoint.get("state_dict"))  # FSDP2's strategy has taken it out
-        check_identity(checkpoint.get("identity", {}), identity_of(trainer, pl_module))
+        self._identity = checkpoint.get("identity", {})
+        check_identity(self._identity, identity_of(trainer, pl_module))
         accumulated = checkpoint.get("accumulate_grad_batches", trainer.accumulate_grad_batches)
         if accumulated != trainer.accumulate_grad_batches:  # of the same samples a step
             recount(checkpoint["loops"]["fit_loop"], accumulated, trainer.accumulate_grad_batches)

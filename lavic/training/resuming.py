@@ -22,19 +22,30 @@ SMALLER_BATCHES = (
 
 def identity_of(trainer: pl.Trainer, module: Any) -> dict[str, Any]:
     """What a position and the trained weights depend on: processes, batch, seed, data, base model, adapter's shape."""
-    identity: dict[str, Any] = {"processes": trainer.world_size}
+    processes, accumulate = trainer.world_size, trainer.accumulate_grad_batches
+    identity: dict[str, Any] = {"processes": processes}
     data: Any = getattr(trainer, "datamodule", None)
-    if hasattr(data, "identity"):
-        identity |= data.identity()
+    if hasattr(data, "fingerprint"):
+        identity["samples a step"] = data.batch_size * accumulate * processes
+        identity |= {"seed": data.seed, "training data": data.fingerprint()}
     else:
-        identity["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+        identity["accumulate_grad_batches"] = accumulate
     if hasattr(module, "base"):
         identity["base model"] = module.base.name
         identity["base model's weights"] = weights_hash(Path(module.base.name))
     configs = getattr(getattr(module, "model", None), "peft_config", {})
     if config := configs.get(getattr(module, "adapter_name", "default")):
         identity["LoRA (r, alpha)"] = [config.r, config.lora_alpha]
-    return identity
+    return identity | optimization_of(trainer)
+
+
+def optimization_of(trainer: pl.Trainer) -> dict[str, str]:
+    """What the optimizer's and the scheduler's states belong to; nothing before the strategy has set them up."""
+    if not trainer.optimizers:
+        return {}
+    schedulers = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
+    optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
+    return {"optimizer": ", ".join(optimizers), "learning-rate schedule": ", ".join(schedulers) or "none"}
 
 
 def weights_hash(folder: Path) -> str:

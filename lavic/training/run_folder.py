@@ -1,4 +1,4 @@
-"""A run's own folder in `logs`, and the lock on its output directory."""
+"""A run's own folder in `logs`, and the lock on the directory that it writes."""
 
 import errno
 import fcntl
@@ -44,8 +44,8 @@ def _claimed(logs: Path, name: str) -> str:
     raise AssertionError("count() has no end")
 
 
-def lock_output(folder: Path) -> None:
-    """Keeps other training runs out of an output directory for as long as this process lives.
+def lock_output(folder: Path, option: str) -> None:
+    """Keeps other runs out of a directory for as long as this process lives; `option` is the one that names it.
 
     Raises:
         UserError: a run is in it.
@@ -63,8 +63,8 @@ def lock_output(folder: Path) -> None:
         process = file.read().strip() or "unknown"
         file.close()
         raise UserError(
-            f"The output directory {folder} is in use by another run (process {process}); give this one its own by"
-            " --trainer.default_root_dir, or wait for the other to end."
+            f"The directory {folder} is in use by another run (process {process}); give this one its own by {option},"
+            " or wait for the other to end."
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

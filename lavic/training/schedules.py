@@ -34,9 +34,9 @@ class WarmupCosine(LambdaLR):
         through = min(1.0, (step - rising) / max(1, self.total - rising))
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * through)) / 2
 
-    def for_steps(self, total: int) -> None:
-        """Spreads the schedule over `total` optimizer steps, and sets the first step's learning rates."""
-        self.total = total
+    def for_steps(self, total: int, step: int = 0) -> None:
+        """Spreads the schedule over `total` optimizer steps, and sets the learning rates of the 0-based `step`."""
+        self.total, self.last_epoch = total, step
         self._last_lr = [base * self.share(self.last_epoch) for base in self.base_lrs]
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = lr

@@ -131,16 +131,21 @@ class Chatter:
         yield None, [*shown, message("assistant", reply)], after
 
 
+def _nothing_yet() -> dict[str, Any]:
+    return {"image": None, "turns": []}
+
+
 def chat_tab(chatter: Chatter) -> None:
     """Puts the tab's components into the page that is being built."""
-    seen = gr.State({"image": None, "turns": []})
-    conversation = gr.Chatbot([], label="Conversation", height=430, elem_id="chat", render_markdown=False, buttons=[])
+    seen = gr.State(_nothing_yet())
+    conversation = gr.Chatbot([], show_label=False, height=430, elem_id="chat", render_markdown=False, buttons=[])
     said = gr.MultimodalTextbox(
         file_types=["image"], file_count="single", sources=["upload"], show_label=False, elem_id="ask",
         placeholder="Attach an image and ask about it",
     )  # fmt: skip
     with gr.Row():
-        temperature = gr.Slider(0.0, 1.0, 0.7, step=0.1, label="Temperature (0: always the likeliest)")
-        top_p = gr.Slider(0.1, 1.0, 0.9, step=0.1, label="Top-p")
+        temperature = gr.Slider(0.0, 1.0, 0.7, step=0.1, label="Temperature (0: always the likeliest)", min_width=260)
+        top_p = gr.Slider(0.1, 1.0, 0.9, step=0.1, label="Top-p", min_width=260)
     inputs = [said, conversation, seen, temperature, top_p]
     said.submit(chatter.answer, inputs, [said, conversation, seen], api_name="chat")
+    conversation.clear(_nothing_yet, None, seen, api_visibility="private")

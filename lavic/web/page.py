@@ -14,7 +14,13 @@ from lavic.web.cards import CSS
 
 WAITING = 64  # requests in the queue at most
 LARGEST_UPLOAD = "12mb"
-STYLE = CSS + "footer {display: none !important}\n.gradio-container {max-width: 1280px !important; margin: auto}"
+STYLE = (
+    CSS
+    + """
+footer, .message-buttons {display: none !important} /* among the latter, Gradio's to publish an uploaded image */
+.gradio-container {width: 100%; max-width: 1280px !important; margin: auto}
+"""
+)
 
 
 def build_page(title: str, tabs: Mapping[str, Callable[[], None]]) -> Any:

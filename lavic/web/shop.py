@@ -87,8 +87,7 @@ def shop_tab(assistant: Assistant, examples: Sequence[str]) -> None:
         with gr.Column(scale=2, min_width=320):
             welcome: list[Any] = [message("assistant", WELCOME)]
             conversation = gr.Chatbot(
-                welcome, label="Conversation", height=430, elem_id="conversation",
-                render_markdown=False, buttons=[],
+                welcome, show_label=False, height=430, elem_id="conversation", render_markdown=False, buttons=[],
             )  # fmt: skip
             said = gr.MultimodalTextbox(
                 file_types=["image"], file_count="single", sources=["upload"], placeholder="Something red with stripes",
@@ -102,4 +101,5 @@ def shop_tab(assistant: Assistant, examples: Sequence[str]) -> None:
     said.submit(
         assistant.answer, [said, conversation, wish], [said, conversation, wish, products], api_name="recommend"
     )
-    again.click(_start_anew, None, [conversation, wish, products], api_visibility="private")
+    for anew in (again.click, conversation.clear):
+        anew(_start_anew, None, [conversation, wish, products], api_visibility="private")

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -223,3 +224,12 @@ def test_a_million_rows_take_no_more_memory_than_their_ids(tmp_path: Path) -> No
         return int(out) * 1024
 
     assert peak(1_000_000) - peak(10_000) < 1_000_000 * 100  # a hash in a set; the table has 160 MB
+
+
+@pytest.mark.parametrize("rows", [20, 20_000])
+def test_a_damaged_gzip_table_is_named(tmp_path: Path, rows: int) -> None:
+    table = tmp_path / "table.csv.gz"
+    whole = gzip.compress("".join(["id,title\n", *(f"{n},{n * 7919}\n" for n in range(rows))]).encode())
+    table.write_bytes(whole[: len(whole) - 40])
+    with pytest.raises(UserError, match=re.escape(f"{table} is a gzip file that is cut")):
+        import_table(table, tmp_path / "out")

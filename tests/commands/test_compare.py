@@ -88,6 +88,32 @@ def test_cases_that_a_run_lacks_are_left_out_and_said(tmp_path: Path, capsys: py
     assert "(n=60)" in printed.out
 
 
+def test_over_the_whole_catalogue_what_was_not_retrieved_is_a_miss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranks: dict[str, list[int | None]] = {"titles": [None, 3, None, 1], "both": [1, 2, None, 1]}
+    for name, best in ranks.items():
+        write_run(tmp_path / name, 1, 1.0)  # of some of the conversations, with candidates of its own
+        rows = [
+            {"category": "shoes", "context": f"<submission>{n}</submission>", "gt_items": ["x"],
+             "ranks": {"scored": rank, "no_images": None}}
+            for n, rank in enumerate(best)
+        ]  # fmt: skip
+        rows.append({"category": "shoes", "context": "no truth", "gt_items": [], "ranks": {"scored": None}})
+        (tmp_path / name / "end_to_end_results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs = str(tmp_path / "titles"), str(tmp_path / "both")
+    [cell] = run(capsys, *runs)["cells"]
+    assert (cell["domain"], cell["candidates"], cell["cases"]) == ("shoes", "retrieved", 4)
+    assert [value["value"] for value in cell["values"]] == [0.25, 0.5]
+    assert cell["tests"][0]["difference"]["value"] == -0.25
+    assert (cell["tests"][0]["mcnemar"]["only_first"], cell["tests"][0]["mcnemar"]["only_second"]) == (0, 1)
+    [cell] = run(capsys, *runs, "--metric", "mrr")["cells"]
+    assert [value["value"] for value in cell["values"]] == pytest.approx([(1 / 3 + 1) / 4, 2.5 / 4])
+    for mistake, message in (("--metric=ndcg", "has no 'ndcg'"), ("--way=guessed", "no choices by 'guessed'")):
+        with pytest.raises(UserError, match=message):
+            main([*runs, mistake])
+
+
 def test_answers_to_questions_are_compared_by_exact_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said: dict[str, list[str | None]] = {"one": ["A cat.", "dog", None, "the"], "two": ["dog", "dog", "x", "the"]}
     for name, responses in said.items():

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.commands import describe
 from lavic.errors import UserError
+from lavic.model.loading import BaseModel, load_llava
 
 ROOT = Path(__file__).parents[2]
 TEXTS = "image_descriptions_llava_cleaned"
@@ -109,6 +111,37 @@ def test_processes_share_the_images_and_the_last_writes(
             describe.main(arguments(shop, tiny))
     assert set(journal(shop).values()) == {1}
     assert (shop / "items_described.json").read_text() == (shop / "alone.json").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_say_what_one_says(shop: Path, tiny: Path) -> None:
+    describe.main(arguments(shop, tiny, f"--output={shop / 'alone.json'}"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lavic"]
+    done = subprocess.run(
+        [*command, "describe", *arguments(shop, tiny)], cwd=ROOT, capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("13 images described") == 1
+    assert (shop / "items_described.json").read_text() == (shop / "alone.json").read_text()
+    files = sorted((shop / "items_described.json.journal").rglob("*.jsonl"))
+    assert [file.name for file in files] == ["described-0-of-2.jsonl", "described-1-of-2.jsonl"]
+    assert all(file.read_text() for file in files)
+    assert set(journal(shop).values()) == {1}
+
+
+def test_four_bits_describe(shop: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bitsandbytes")
+    loaded = []
+
+    def load(base: BaseModel, device: torch.device) -> Any:
+        loaded.append(load_llava(base, device))
+        return loaded[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(describe, "load_llava", load)
+        describe.main(arguments(shop, tiny, "--base.quantization=nf4"))
+    assert loaded[0].model.language_model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
+    assert "13 images described" in capsys.readouterr().out
 
 
 def test_killed_at_any_moment_nothing_is_lost_or_done_twice(shop: Path, tiny: Path) -> None:

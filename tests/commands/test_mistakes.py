@@ -23,6 +23,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "empty.yaml": b"", "list.yaml": b"- 1\n- 2\n", "text.yaml": b"hello\n", "broken.yaml": b"model: {a: [1\n",
         "latin.yaml": "model: caf\u00e9\n".encode("latin-1"), "unknown.yaml": b"no_such_section: {a: 1}\n",
         "wrong_type.yaml": b"data: {init_args: {batch_size: many}}\n", "table.csv": b"a,b\n1,2\n", "note.txt": b"hello",
+        "conversations.jsonl": b'{"context": "a hat?", "gt_items": ["1"]}\n',
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder").mkdir()
@@ -53,10 +54,11 @@ def test_an_unknown_flag(command: str, capsys: pytest.CaptureFixture[str]) -> No
     assert "no_such_flag" in mistake(capsys, command, "--no_such_flag", "1")
 
 
+UNREADABLE = "/proc/self/mem"  # a file whose reading fails, for every user
 CONFIGS = {
     "no file": "nowhere.yaml", "a folder": "folder", "empty": "empty.yaml", "a list": "list.yaml", "text": "text.yaml",
     "not YAML": "broken.yaml", "not UTF-8": "latin.yaml", "unknown section": "unknown.yaml", "too long": "x" * 5000,
-    "NUL": "a\0b",
+    "NUL": "a\0b", "unreadable": UNREADABLE,
 }  # fmt: skip
 
 
@@ -102,6 +104,7 @@ RUNNING = {
     "no such precision": ("--trainer.precision", "7"),
     "a folder for data": (f"{DATA}val_data", "folder"),
     "a table for metadata": (f"{DATA}val_data", "table.csv"),
+    "unreadable data": (f"{DATA}val_data", UNREADABLE),
 }
 
 
@@ -128,9 +131,28 @@ OTHERS = {
     "no such test": ("compare", "nowhere", "folder"),
     "no resamples": ("compare", "folder", "folder", "--resamples", "0"),
     "no table": ("import", "nowhere.csv", "--out", "data"),
+    "an unreadable table": ("import", UNREADABLE, "--out", "data"),
     "a folder for a table": ("import", "folder", "--out", "data"),
     "a table without an ID": ("import", "table.csv", "--out", "data"),
     "no conversations": ("retrieve", "--conversations", "nowhere", "--metadata", "[note.txt]", "--output", "o.jsonl"),
+    "unreadable conversations": (
+        "retrieve",
+        "--conversations",
+        UNREADABLE,
+        "--metadata",
+        "[note.txt]",
+        "--output",
+        "o.jsonl",
+    ),
+    "an unreadable catalogue": (
+        "retrieve",
+        "--conversations",
+        "conversations.jsonl",
+        "--metadata",
+        f"[{UNREADABLE}]",
+        "--output",
+        "o.jsonl",
+    ),
     "no tower": ("compose", "--vision", "./nowhere", "--language", "./nowhere", "--out", "new"),
     "no adapter": ("export", "--adapter", "nowhere", "--out", "new"),
     "nothing to serve": ("web",),

@@ -12,6 +12,7 @@ from lavic.demo.products import BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Pro
 
 COMMITTED = Path(__file__).parents[2] / "data" / "sample"
 TEXTS = ["item2meta_train.json", "item2meta_valid.jsonl", *(f"sample/{split}.jsonl" for split in CONVERSATIONS)]
+TEXTS.append("examples.json")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,14 @@ def test_urls_follow_the_server(tmp_path: Path) -> None:
             written.replace("http://127.0.0.1:4321/images", "http://127.0.0.1:8000/images")
             == (COMMITTED / name).read_text()
         )
+
+
+def test_examples_are_wishes_that_products_of_the_catalogue_fulfil(train: list[Product]) -> None:
+    examples = json.loads((COMMITTED / "examples.json").read_text())
+    assert len(set(examples)) == len(examples) == 4
+    for example in examples:
+        words = set(example.replace(":", "").replace(",", "").split())
+        assert any({p.kind.noun, p.look.colour, p.look.pattern} <= words for p in train)
 
 
 def test_titles_tell_nothing_of_the_look(train: list[Product], valid: list[Product]) -> None:

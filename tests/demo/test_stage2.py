@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import subprocess
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from lavic.demo import run
-from lavic.demo.stage2 import recommend_sample, show_recommendation, show_whole_catalogue
+from lavic.demo.stage2 import DEFAULT, recommend_sample, shop_command, show_recommendation, show_whole_catalogue
 from lavic.errors import UserError
 
 
@@ -54,13 +55,37 @@ def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> Non
         }
         (tmp_path / f"whole_catalogue_{indexed}").mkdir()
         (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end.json").write_text(json.dumps({"all": report}))
-    console = Console(file=io.StringIO(), width=120)
+        rows = [
+            {"category": "a", "context": f"<submission>{n}</submission>", "gt_items": ["x"],
+             "ranks": {"scored": 1 if n < 100 * hit else None, "no_images": 1 if n < 5 else 2}}
+            for n in range(100)
+        ]  # fmt: skip
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end_results.jsonl").write_text(lines)
+    console = Console(file=io.StringIO(), width=160)
     show_whole_catalogue(tmp_path, console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
     lines = [line for line in told.splitlines() if "scored" in line]
     assert "0.300 (0.050 to 0.150)" in lines[0]
     assert "titles, descriptions" in lines[1]
     assert "0.400 (0.350 to 0.450)" in lines[1]
+    assert "less titles alone, on the same conversations: +0.300 (+0.2" in told
+    assert "less no images, on the same conversations: +0.350 (+0.2" in told
+
+
+def test_the_last_line_opens_the_shop_of_the_demos_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for executable, found, typed in (
+        (Path.cwd() / ".venv/bin/python3", "/usr/bin/python", ".venv/bin/python3"),
+        (Path("/env/bin/python3"), "/env/bin/python", "python"),
+        (Path("/env/bin/python3"), None, "/env/bin/python3"),
+    ):
+        monkeypatch.setattr("sys.executable", str(executable))
+        monkeypatch.setattr("shutil.which", lambda name, found=found: found)
+        assert shop_command(DEFAULT) == f"{typed} -m lavic web --demo"
+    elsewhere = shop_command(Path("/my demo"))
+    assert "--demo" not in shlex.split(elsewhere)
+    assert "/my demo/toy_llava" in shlex.split(elsewhere)
+    assert shlex.split(elsewhere)[-2:] == ["--trainer.default_root_dir", "/my demo/recommendation"]
 
 
 def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:

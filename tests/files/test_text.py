@@ -3,6 +3,8 @@
 import gzip
 import io
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,20 @@ def test_a_writer_that_fails_changes_nothing(tmp_path: Path) -> None:
         fail_half_way()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
+    signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as error:
+            write_text(tmp_path / "long.txt", "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, signal_before)
+    assert error.value.filename == str(tmp_path / "long.txt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:

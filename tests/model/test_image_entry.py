@@ -61,7 +61,7 @@ def entered(reader: ImageReader, llava: torch.nn.Module, images: list[Image.Imag
     ids = tokenizer(text.replace("<run>", "<image>"), return_tensors="pt").input_ids
     pixels = reader.normaliser()(torch.cat([reader.cut(image) for image in images]), torch.float32)
     with torch.no_grad():
-        visual = reader.visual_tokens(llava, pixels, [image.size for image in images])
+        visual = reader.visual_tokens(llava, pixels, reader.order([image.size for image in images]))
         embeds = llava.get_input_embeddings()(ids)  # type: ignore[operator]
         embeds = fill_placeholders(embeds, ids, visual, [reader.image_token_id])
         assert int((ids == reader.image_token_id).sum()) == len(visual)

@@ -3,14 +3,17 @@
 A new task is one more entry in `CASES`, and a row in each table.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.conftest import write_described
+from tests.instruction_files import write_instruction_files
 from tests.stage2_files import write_stage2_files
 from tests.training.command_line import ROOT, run
 
@@ -48,9 +51,44 @@ def _recommendation(tiny: Path, folder: Path) -> list[str]:
     return [*options, "--model.init_args.lora.dropout=0"]
 
 
+def _instruction(tiny: Path, folder: Path) -> list[str]:
+    """Images, and text alone: 8 and 4 records are three steps of one kind each."""
+    files = write_instruction_files(folder / "files", seen=8, text=4)
+    option = "--model.init_args."
+    return [
+        f"--config={ROOT}/configs/instruct.yaml", *files.options(), f"{option}base.name={tiny}",
+        f"{option}entry={{tokens: patch, shape: null}}", "--data.init_args.entry={tokens: patch, shape: null}",
+        f"{option}trainable.projector=lora", f"{option}trainable.lora.dropout=0", f"{option}part_lr=null",
+        f"{option}scheduler=null",
+        f"{option}max_new_tokens=2", "--trainer.max_epochs=1",
+    ]  # fmt: skip
+
+
+def _vqa(tiny: Path, folder: Path) -> list[str]:
+    (folder / "images").mkdir(parents=True)
+    colours = ("red", "blue", "green", "yellow", "black", "white")
+    for split, count in (("train", 12), ("val", 5)):
+        rows = []
+        for number in range(count):
+            name, colour = f"{split}_{number}.png", colours[number % len(colours)]
+            Image.new("RGB", (60 + 20 * (number % 3), 50), colour).save(folder / "images" / name)
+            question = "which colour is it " * (1 + number % 2)
+            rows.append({"image": name, "question": question, "answer": colour + " paint" * (number % 3)})
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    return [
+        f"--config={ROOT}/configs/vqa.yaml", f"--model.init_args.base.name={tiny}",
+        *(f"--data.init_args.{split}_data={folder / split}.json" for split in ("train", "val")),
+        f"--data.init_args.images_dir={folder / 'images'}", f"--data.init_args.cache_dir={folder / 'cache'}",
+        "--model.init_args.trainable.lora.dropout=0", "--model.init_args.scheduler=null",
+        "--model.init_args.max_new_tokens=2", "--trainer.max_epochs=1",
+    ]  # fmt: skip
+
+
 CASES = {
     "distillation": Case(_distillation, "vision_lora_adapter_best"),
     "recommendation": Case(_recommendation, "recommendation_lora_adapter_best"),
+    "instruction": Case(_instruction, "instruction_adapter_best"),
+    "vqa": Case(_vqa, "vqa_adapter_best"),
 }
 
 

@@ -10,15 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lavic.batching.padding import pad
+from lavic.batching.padding import pad, pad_runs
 from lavic.model.loading import BaseModel
 from lavic.model.parts import TrainableParts
 from lavic.tasks.base import Task
 from lavic.tasks.distillation import Distillation
+from lavic.tasks.instruction import Instruction
 from lavic.tasks.recommendation import Recommendation
+from lavic.tasks.vqa import Vqa
+from lavic.tasks.vqa.encoding import QuestionEncoder
+from lavic.tasks.vqa.prompt import Question
 from lavic.training.guards import SkipNonFiniteSteps
 
 WAITS = {
@@ -82,7 +87,38 @@ def stage_2(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
     return task, batch
 
 
-@pytest.mark.parametrize("make", [stage_1, stage_2])
+LANGUAGE = TrainableParts(vision="frozen", projector="full", language="lora")
+SIZES = [(60, 50), (300, 90)]
+
+
+def conversations(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
+    """Two images of unlike size, each with two supervised runs."""
+    task = Instruction(BaseModel(str(tiny)), LANGUAGE)
+    task.load_model(torch.device("cpu"))
+    counts = [task.reader.count(*size) for size in SIZES]
+    sequences = [[1, 7, *([task.reader.image_token_id] * count), *range(9, 30 + count % 7)] for count in counts]
+    runs = [[(len(ids) - 9, len(ids) - 6), (len(ids) - 3, len(ids))] for ids in sequences]
+    batch: dict[str, Any] = pad_runs(sequences, runs, 0)
+    views = torch.cat([task.reader.cut(Image.new("RGB", size, "red")) for size in SIZES])
+    return task, {**batch, "views": views, "sizes": SIZES, "image_tokens": sum(counts)}
+
+
+def text_alone(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
+    task, _ = conversations(tiny, folder)
+    batch: dict[str, Any] = pad_runs([list(range(9, 30)), list(range(9, 17))], [[(4, 9), (12, 21)], [(5, 8)]], 0)
+    return task, {**batch, "sizes": [], "image_tokens": 0}
+
+
+def questions(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
+    task = Vqa(BaseModel(str(tiny)), LANGUAGE)
+    task.load_model(torch.device("cpu"))
+    asked = [Question(0, "a.jpg", "which colour", "red", False), Question(1, "b.jpg", "what", "a large towel", False)]
+    images = [Image.new("RGB", size, "red") for size in SIZES]
+    encoder = QuestionEncoder(task.reader, "Answer.", 4096)
+    return task, encoder.batch(asked, images, answers=True)
+
+
+@pytest.mark.parametrize("make", [stage_1, stage_2, conversations, text_alone, questions])
 def test_a_step_waits_for_nothing_but_the_gradient_s_norm(
     make: Callable[[Path, Path], tuple[Task, dict[str, Any]]], tiny: Path, tmp_path: Path
 ) -> None:

@@ -71,8 +71,38 @@ TABLE: dict[str, dict[str, str | None]] = {  # a task's way -> SAME, or what the
         "tensor parallel": "tensor_parallel_size",
         "fsdp of torch 1": "strategy",
     },
+    "instruction": {
+        "resume": SAME,
+        "ddp": SAME,
+        "ddp, accumulated": SAME,
+        "fsdp2": SAME,
+        "fsdp2, resumed": SAME,
+        "nf4, resumed": SAME,
+        "nf4, ddp": SAME,
+        "nf4, fsdp2": SAME,
+        "tensor parallel": "tensor_parallel_size",
+        "fsdp of torch 1": "strategy",
+    },
+    "vqa": {  # every validation generates, which processes must not do together
+        "resume": SAME,
+        "ddp": SAME,
+        "ddp, accumulated": SAME,
+        "fsdp2": "fit needs the whole model on each process; use ddp, not FSDP2",
+        "fsdp2, resumed": "fit needs the whole model on each process; use ddp, not FSDP2",
+        "nf4, resumed": SAME,
+        "nf4, ddp": SAME,
+        "nf4, fsdp2": "fit needs the whole model on each process; use ddp, not FSDP2",
+        "tensor parallel": "tensor_parallel_size",
+        "fsdp of torch 1": "strategy",
+    },
 }
-QUICK = {("distillation", "resume"), ("recommendation", "ddp"), ("recommendation", "fsdp2")}
+QUICK = {
+    ("distillation", "resume"),
+    ("recommendation", "ddp"),
+    ("recommendation", "fsdp2"),
+    ("instruction", "ddp"),
+    ("vqa", "resume"),
+}
 ROWS = [
     pytest.param(task, way, expected, id=f"{task}-{way}", marks=[] if (task, way) in QUICK else [pytest.mark.slow])
     for task, ways in TABLE.items()

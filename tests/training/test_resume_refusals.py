@@ -129,6 +129,8 @@ REFUSED: dict[str, tuple[Change, str]] = {  # what is not as it was -> what the 
     "fewer targets": ([f"{LORA}targets=[q_proj,v_proj,linear_1]"], "trainable parameters"),
     "another rank": ([f"{LORA}r=4"], "LoRA"),
     "another alpha": ([f"{LORA}alpha=16"], "LoRA"),
+    "another optimizer": (["--model.init_args.optimizer=torch.optim.SGD"], "optimizer AdamW"),
+    "a schedule": (["--model.init_args.scheduler=lavic.training.schedules.WarmupCosine"], "learning-rate schedule"),
 }
 QUICK = {"half the samples a step", "a grown catalogue", "a part less"}
 

@@ -11,27 +11,9 @@ from PIL import Image
 
 gradio_client = pytest.importorskip("gradio_client")
 
-from lavic.demo.toy_llava import tiny_checkpoint  # noqa: E402
-from lavic.errors import UserError  # noqa: E402
-from lavic.web.chat import NO_IMAGE, NO_PROMPT, Chatter, Sampling, chat_tab, load_chat_model  # noqa: E402
+from lavic.web.chat import NO_IMAGE, NO_PROMPT, Chatter, Sampling, chat_tab  # noqa: E402
 from lavic.web.page import build_page, serve  # noqa: E402
 from tests.web.test_shop import client, last_words  # noqa: E402
-
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
-    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
-
-
-@pytest.fixture(scope="module")
-def chatter(tmp_path_factory: pytest.TempPathFactory) -> Chatter:
-    folder = tmp_path_factory.mktemp("chat")
-    tiny_checkpoint(folder)
-    with pytest.raises(UserError, match="has no chat template"):
-        load_chat_model(str(folder), None)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return Chatter(*load_chat_model(str(folder), None))
 
 
 @pytest.fixture(scope="module")

@@ -7,41 +7,17 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from PIL import Image
 
 gradio_client = pytest.importorskip("gradio_client")
 
-from lavic.commands import embed  # noqa: E402
-from lavic.demo.toy_llava import tiny_checkpoint  # noqa: E402
-from lavic.model.loading import BaseModel  # noqa: E402
-from lavic.tasks.recommendation import Recommendation, RecommendationData  # noqa: E402
-from lavic.tasks.recommendation.recommender import Recommender  # noqa: E402
 from lavic.web.page import build_page, serve  # noqa: E402
 from lavic.web.shop import LONGEST_TURN, Assistant, shop_tab  # noqa: E402
-from tests.stage2_files import Stage2Files, write_stage2_files  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage2Files]:
-    folder = tmp_path_factory.mktemp("shop")
-    tiny_checkpoint(folder / "tiny")
-    files = write_stage2_files(folder / "files", folder / "tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(__file__).parents[2])
-        embed.main(files.options())
-        yield files
-
-
-@pytest.fixture(scope="module")
-def url(files: Stage2Files) -> Iterator[str]:
+def url(assistant: Assistant) -> Iterator[str]:
     """The page, served on a free port by this process."""
-    data = RecommendationData(
-        files.folder, metadata=[files.folder / "items.json"], images_dirs=[files.folder / "images"],
-        item_store=files.folder / "item_store", model_name=str(files.model),
-    )  # fmt: skip
-    task = Recommendation(BaseModel(str(files.model)), distilled=files.distilled)
-    assistant = Assistant(Recommender(task, data, 10, torch.device("cpu")), top=8)
     page = build_page("Shop", {"Shop": lambda: shop_tab(assistant, ["Something red"])})
     _, address, _ = serve(page, "127.0.0.1", 0, block=False)
     yield address

@@ -16,13 +16,12 @@ from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.chat_text import stop_ids
-from lavic.model.generation import decode_greedily
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
 from lavic.model.loading import BaseModel, load_config
-from lavic.model.loss import target_loss
 from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import Speedups
-from lavic.model.visual_tokens import blank_views, fill_placeholders
+from lavic.model.visual_tokens import blank_views
 from lavic.tasks.base import Task
 from lavic.tasks.instruction.card import card_parts
 from lavic.training.card import CardParts
@@ -117,23 +116,19 @@ class Instruction(Task):
         """What the model card says."""
         return card_parts(self.base.name, self.trainable.modes(), data)
 
-    def visual_tokens(self, batch: dict[str, Any], views: Tensor | None = None) -> Tensor | None:
-        """A batch's visual tokens, (N, D), of its own views or of others as many; None for text alone."""
-        if "views" not in batch:
-            return None
-        pixels = self.normalise(batch["views"] if views is None else views, self.llava.dtype)
-        found = self.reader.visual_tokens(self.llava, pixels, batch["sizes"])
-        if len(found) != batch["image_tokens"]:
-            raise RuntimeError(f"{len(found)} visual tokens for {batch['image_tokens']} image tokens")
-        return found
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Adds what depends on lengths and sizes while a batch is still on the host."""
+        for part in (batch, *([batch["shuffled"]] if "shuffled" in batch else [])):
+            prepare(part, self.reader, self.speedups)
+        return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[no-any-return]
 
-    def token_loss(self, batch: dict[str, Any], visual_tokens: Tensor | None) -> Tensor:
+    def visual_tokens(self, batch: dict[str, Any], views: Tensor | None = None) -> Tensor:
+        """A batch's visual tokens, (N, D), of its own views or of others as many; none for text alone."""
+        return visual_tokens(self.llava, self.reader, self.normalise, batch, views)
+
+    def token_loss(self, batch: dict[str, Any], visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's supervised tokens' losses, in nats."""
-        if visual_tokens is None:
-            width = self.llava.get_input_embeddings().weight.shape[1]
-            visual_tokens = torch.zeros(0, width, device=self.device, dtype=self.llava.dtype)
-        prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        return target_loss(self.llava, *prompt, visual_tokens, [self.reader.image_token_id])
+        return loss_sum(self.llava, self.reader, batch, visual_tokens)
 
     # -- training and validation ---------------------------------------------------------------------------------
 
@@ -182,12 +177,8 @@ class Instruction(Task):
     @torch.no_grad()
     def answer(self, batch: dict[str, Any]) -> list[str]:
         """What the model answers to each record's last question, decoded greedily."""
-        embeds = self.llava.get_input_embeddings()(batch["input_ids"])
-        visual_tokens = self.visual_tokens(batch)
-        if visual_tokens is not None:
-            embeds = fill_placeholders(embeds, batch["input_ids"], visual_tokens, [self.reader.image_token_id])
-        found = decode_greedily(self.llava, embeds, batch["attention_mask"], self.max_new_tokens, self.stop_ids)
-        return [self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in found]
+        seen = self.visual_tokens(batch)
+        return answers(self.llava, self.reader, batch, seen, self.max_new_tokens, self.stop_ids)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
         """The batch's records with what was `generated` for each."""

@@ -148,6 +148,11 @@ class RecommendationData(TaskData):
         rough = np.array([rough_length(case, self.encoder.titles) for case in cases], dtype=np.int64)
         return rough, np.array([self._target_length(case) for case in cases], dtype=np.int64)
 
+    def longest_id(self) -> int:
+        """Tokens of the longest ID that an answer can name, its end counted."""
+        ids = self.processor.tokenizer(list(self.items), add_special_tokens=False)["input_ids"]
+        return max(map(len, ids)) + 1
+
     def fingerprint(self) -> str:
         """Of the training conversations, their candidates and their targets."""
         digest = sha256()

@@ -15,6 +15,7 @@ opening post) and are not independent.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def write_end_to_end(
 ) -> list[str]:
     """Writes `end_to_end.json`, overall and by category, and returns its main numbers as lines of text.
 
+    Beside it, `end_to_end_results.jsonl` holds the ranks that they come from, for `python -m lavic compare`.
+
     Args:
         folder: the output directory.
         answered: the conversations that were tested.
@@ -103,6 +106,8 @@ def write_end_to_end(
         if any(conversations[i].gt_items for i in rows)
     }
     write_text(folder / "end_to_end.json", json.dumps(reports, indent=1, allow_nan=False))
+    rows = (_row(c, {way: given[i] for way, given in scores.items()}) for i, c in enumerate(conversations))
+    write_text(folder / "end_to_end_results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return [line for group, report in reports.items() for line in _lines(group, report)]
 
 
@@ -115,6 +120,18 @@ def _lines(group: str, report: Mapping[str, Any]) -> list[str]:
         head += f", {report['nothing_matched']} of which match nothing in it and count as misses"
     lines = [head, f"  {'retrieval':<16} {told(report['retrieval'])}"]
     return [*lines, *(f"  {way:<16} {told(metrics)}" for way, metrics in report["ways"].items())]
+
+
+def _row(conversation: Conversation, scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """A conversation and the rank of its best truth by each way; null where it was not retrieved."""
+    orders = {**scores, RETRIEVAL: [-float(place) for place in range(len(conversation.candidates))]}
+    ranks = {way: _rank(conversation, given) for way, given in orders.items()}
+    return {
+        "category": conversation.category,
+        "context": conversation.context,
+        "gt_items": list(conversation.gt_items),
+        "ranks": {way: int(rank) if rank < inf else None for way, rank in ranks.items()},
+    }
 
 
 def _rank(conversation: Conversation, scores: Sequence[float]) -> float:

@@ -35,6 +35,7 @@ from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISU
 
 log = logging.getLogger(__name__)
 
+SHORTEST_LIMIT = 16  # tokens of a generated answer: an ASIN's ten letters and its end are fewer
 TARGETS_ONLY = replace(PLAIN, target_logits_only=True)  # what of the speedups a trained language model leaves
 
 
@@ -53,7 +54,8 @@ class Recommendation(Task):
         optimizer: a class path of an optimizer; null takes AdamW.
         scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
             keeps the rate constant.
-        max_new_tokens: tokens of a freely generated answer at most.
+        max_new_tokens: tokens of a freely generated answer at most; null takes as many as the catalogue's longest ID
+            needs, and 16 at least.
         seed: of the new adapter's weights (set by the command line from seed_everything).
     """
 
@@ -87,11 +89,11 @@ class Recommendation(Task):
         weight_decay: float = 1e-5,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
-        max_new_tokens: int = 16,
+        max_new_tokens: int | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__(base, Speedups(), checkpointing, lr, weight_decay, None, optimizer, scheduler, seed)
-        if max_new_tokens < 1:
+        if max_new_tokens is not None and max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
         self.lora = lora or Lora()
         self.trainable = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=self.lora)
@@ -189,8 +191,10 @@ class Recommendation(Task):
     # -- test ----------------------------------------------------------------------------------------------------
 
     def on_test_epoch_start(self) -> None:
-        """Answers by the conversation's row."""
+        """Answers by the conversation's row, and how long a generated one may be."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.answers: dict[int, Answer] = {}
+        self.answer_tokens = self.max_new_tokens or max(SHORTEST_LIMIT, data.longest_id())
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Asks each conversation in every way: generated, constrained, scored, and the controls scored."""
@@ -200,9 +204,9 @@ class Recommendation(Task):
         tokenizer, eos_id = self.processor.tokenizer, self.processor.tokenizer.eos_token_id
         own = batch[OWN]
         state = self.read(own)
-        decoded = state.decode(self.max_new_tokens, eos_id)
+        decoded = state.decode(self.answer_tokens, eos_id)
         generated = tokenizer.batch_decode(decoded, skip_special_tokens=True)
-        constrained = state.decode(self.max_new_tokens, eos_id, own["answers"])
+        constrained = state.decode(self.answer_tokens, eos_id, own["answers"])
         scores = {SCORED: state.scores(own["answers"], own["unscored"])}
         del state
         for control in CONTROLS:
@@ -213,7 +217,7 @@ class Recommendation(Task):
             self.answers[row] = Answer(
                 response=generated[i].strip(),
                 recommended=named_item(
-                    generated[i], candidates, data.items, ended=len(decoded[i]) < self.max_new_tokens
+                    generated[i], candidates, data.items, ended=len(decoded[i]) < self.answer_tokens
                 ),
                 constrained=candidates[own["answers"][i].index([*constrained[i], eos_id])],
                 scores={way: tuple(several[i].tolist()) for way, several in scores.items()},

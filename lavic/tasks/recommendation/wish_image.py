@@ -52,7 +52,7 @@ class WishImages:
         try:
             views = cut_views(self._processor.image_processor, open_image(image))
         except BrokenImage as broken:
-            raise UserError(f"The wish's image {image} cannot be used ({broken}); give another.") from None
+            raise UserError(f"The image {image.name} cannot be used ({broken}); give another.") from None
         llava = self._task.llava
         return cls_tokens(llava, self._normalise(views.to(self._device), llava.dtype))
 

@@ -21,7 +21,7 @@ from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.base import TaskData
-from lavic.tasks.vqa.encoding import QuestionEncoder, question_processor
+from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
 from lavic.tasks.vqa.prompt import INSTRUCTION, Question
 from lavic.tasks.vqa.questions import QuestionTable, load_questions
 from lavic.tasks.vqa.results import NO_DESCRIPTION, NO_IMAGE, SHUFFLED
@@ -93,8 +93,9 @@ class VqaData(TaskData):
             return
         if not self.images_dir.is_dir():
             raise UserError(f"There is no folder of images {self.images_dir}; give it by data.init_args.images_dir.")
-        self.processor = question_processor(self.model_name)
-        self.encoder = QuestionEncoder(self.processor, self.instruction, self.max_length)
+        reader = question_reader(self.model_name)
+        self.processor = reader.processor  # saved beside an adapter
+        self.encoder = QuestionEncoder(reader, self.instruction, self.max_length)
         passages = self.knowledge.passages()
         checks = ImageChecks(self.images_dir, self.cache_dir)
         for split in splits:
@@ -176,7 +177,7 @@ class TaughtQuestions(Dataset[dict[str, Any]]):
         return len(self.questions)
 
     def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """`taught`: a batch of `QuestionEncoder.batch` with labels; `step_targets`; `rows`."""
+        """A batch of `QuestionEncoder.batch` with labels, and its `step_targets` and `rows`."""
         questions = [self.questions[i] for i in micro_batch.indices]
         try:
             images = [open_image(self.images_dir / question.image) for question in questions]
@@ -187,7 +188,7 @@ class TaughtQuestions(Dataset[dict[str, Any]]):
                 " restore it and start again with --resume."
             ) from None
         taught = self.encoder.batch(questions, images, answers=True, ghost=micro_batch.ghost)
-        return {TAUGHT: taught, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
+        return {**taught, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
 
 
 class AskedQuestions(Dataset[dict[str, Any]]):

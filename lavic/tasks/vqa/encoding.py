@@ -4,7 +4,7 @@ A prompt's tokens are the beginning of the tokens of the same prompt with its an
 supervised, nothing else. What a template writes between its prompt and an answer (a space, for one) belongs to the
 answer, so that a prompt never ends in half a token.
 
-Shapes: B questions, T tokens, V views (padded to the most of the batch), S a view's side.
+Shapes: B questions, T tokens, V views of all their images, S a view's side.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from lavic.batching.padding import pad, pad_left
 from lavic.errors import UserError
@@ -27,24 +26,25 @@ BLOCK = 1024  # texts tokenised at a time
 PROBE = "answer"
 
 
-def question_processor(name: str) -> Any:
-    """A checkpoint's own processor, which cuts and counts an image as the checkpoint's patch tokens are."""
-    return ImageReader(name, load_config(name), ImageEntry(tokens="patch")).processor
+def question_reader(name: str) -> ImageReader:
+    """Cuts and counts an image as a checkpoint's own patch tokens are."""
+    return ImageReader(name, load_config(name), ImageEntry(tokens="patch"))
 
 
 class QuestionEncoder:
     """Makes prompts and targets.
 
     Args:
-        processor: of `question_processor`.
+        reader: of `question_reader`.
         instruction: what stands before every image.
         max_length: tokens of a prompt and its answer at most, image tokens among them; longer ones lose the end of
             their description.
     """
 
-    def __init__(self, processor: Any, instruction: str, max_length: int) -> None:
-        self.processor, self.instruction, self.max_length = processor, instruction, max_length
-        self.tokenizer = processor.tokenizer
+    def __init__(self, reader: ImageReader, instruction: str, max_length: int) -> None:
+        self.reader, self.instruction, self.max_length = reader, instruction, max_length
+        self.processor = reader.processor
+        self.tokenizer = self.processor.tokenizer
         self.pad_id = self.tokenizer.pad_token_id
         if self.pad_id is None:
             self.pad_id = self.tokenizer.eos_token_id
@@ -99,24 +99,25 @@ class QuestionEncoder:
         answers: bool,
         description: bool = True,
         ghost: bool = False,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """A batch: with answers padded on the right and with `labels`, without them on the left, to generate from.
 
         Returns:
-            `input_ids`, `attention_mask` and `labels` (B, T); with images `pixel_values` (B, V, 3, S, S) float32, or
-            (B, 3, S, S), and whatever else the checkpoint's image processor gives.
+            `input_ids`, `attention_mask` and `labels` (B, T); with images `views`, (V, 3, S, S) uint8, their `sizes`
+            before cutting, (width, height) in pixels, and how many `image_tokens` stand for them.
         """
         sizes = [None] * len(questions) if images is None else [image.size for image in images]
         encoded = [
             self.encode(question, size, answers, description) for question, size in zip(questions, sizes, strict=True)
         ]
         sequences = [ids for ids, _ in encoded]
-        if answers:
-            batch = pad(sequences, [start for _, start in encoded], self.pad_id, ghost)
-        else:
-            batch = pad_left(sequences, self.pad_id)
+        starts = [start for _, start in encoded]
+        padded = pad(sequences, starts, self.pad_id, ghost) if answers else pad_left(sequences, self.pad_id)
+        batch: dict[str, Any] = {**padded}
         if images is not None:
-            batch |= dict(self.processor.image_processor(images=list(images), return_tensors="pt"))
+            batch["views"] = torch.cat([self.reader.cut(image) for image in images])
+            batch["sizes"] = sizes
+            batch["image_tokens"] = sum(self.reader.count(*image.size) for image in images)
         return batch
 
     def _encode(
@@ -124,9 +125,7 @@ class QuestionEncoder:
     ) -> tuple[list[int], int]:
         prompt = self.prompt_text(question, size is not None, description)
         if size is not None:
-            width, height = size
-            counted = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
-            prompt = prompt.replace(IMAGE, self.processor.image_token * int(counted["num_image_tokens"][0]))
+            prompt = prompt.replace(IMAGE, self.processor.image_token * self.reader.count(*size))
         if not answer:
             ids = list(self.tokenizer(prompt)["input_ids"])
             return ids, len(ids)
@@ -181,21 +180,3 @@ class QuestionEncoder:
 
     def _cleaned(self, text: str) -> str:
         return without_special_tokens(self.tokenizer, text).replace(self.processor.image_token, "")
-
-
-def target_loss(llava: Any, batch: dict[str, Tensor]) -> Tensor:
-    """The sum, in nats, of the cross-entropies of a batch's supervised tokens; a float32 scalar."""
-    inputs = model_inputs(llava, batch)
-    hidden = llava.model(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
-    targets = batch["labels"][:, 1:]
-    supervised = targets != -100
-    logits = llava.lm_head(hidden[:, :-1][supervised])  # position t - 1 predicts token t
-    return torch.nn.functional.cross_entropy(logits.float(), targets[supervised], reduction="sum")
-
-
-def model_inputs(llava: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the model takes of a batch, pixels in its own dtype."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(llava.dtype)
-    return inputs

@@ -15,11 +15,12 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
 from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN
 from lavic.tasks.base import Task
 from lavic.tasks.vqa.card import card_parts
 from lavic.tasks.vqa.data import OWN, TAUGHT
-from lavic.tasks.vqa.encoding import model_inputs, question_processor, target_loss
+from lavic.tasks.vqa.encoding import question_reader
 from lavic.tasks.vqa.prompt import Question
 from lavic.tasks.vqa.results import (
     CONTROLS,
@@ -97,7 +98,7 @@ class Vqa(Task):
         debug_exact_match: bool = False,
         seed: int = 42,
     ) -> None:
-        speedups = replace(PLAIN, fused_lora=True)
+        speedups = replace(PLAIN, fused_lora=True, target_logits_only=True)
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
         self.trainable, self.adapter, self.max_new_tokens = trainable, adapter, max_new_tokens
         self.use_text_normalization, self.debug_exact_match = use_text_normalization, debug_exact_match
@@ -112,11 +113,13 @@ class Vqa(Task):
 
     def load_processor(self) -> Any:
         """With the checkpoint's native grids."""
-        return question_processor(self.base.name)
+        self.reader = question_reader(self.base.name)
+        return self.reader.processor
 
     def load_model(self, device: torch.device) -> None:
-        """The model, and the tokens that end an answer."""
+        """The model, what turns images into its input, and the tokens that end an answer."""
         super().load_model(device)
+        self.normalise = self.reader.normaliser()
         ends = self.llava.generation_config.eos_token_id
         self.end_ids = {self.processor.tokenizer.eos_token_id}
         self.end_ids |= set(ends) if isinstance(ends, list) else {ends} - {None}
@@ -127,9 +130,24 @@ class Vqa(Task):
 
     # -- training and validation ---------------------------------------------------------------------------------
 
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Adds what depends on lengths and sizes while a batch is still on the host."""
+        parts = [batch] if "labels" in batch else [part for part in batch.values() if isinstance(part, dict)]
+        for part in parts:
+            prepare(part, self.reader, self.speedups)
+        return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[no-any-return]
+
     def loss_sum(self, batch: dict[str, Any]) -> Tensor:
         """Over the answers' tokens."""
-        return target_loss(self.llava, batch[TAUGHT])
+        return self.target_loss(batch)
+
+    def target_loss(self, taught: dict[str, Any]) -> Tensor:
+        """The sum of the answers' tokens' losses in a batch of `QuestionEncoder.batch`, in nats."""
+        return loss_sum(self.llava, self.reader, taught, self.visual_tokens(taught))
+
+    def visual_tokens(self, batch: dict[str, Any]) -> Tensor:
+        """A batch's visual tokens, (N, D); none without images."""
+        return visual_tokens(self.llava, self.reader, self.normalise, batch)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums."""
@@ -143,7 +161,7 @@ class Vqa(Task):
         truths = [question["answer"] for question in batch["questions"]]
         said = list(zip(self.answer(batch[OWN]), truths, strict=True))
         self.add(
-            **{name: target_loss(self.llava, batch[taught]) for name, taught in LOSSES.items()},
+            **{name: self.target_loss(batch[taught]) for name, taught in LOSSES.items()},
             tokens=batch[TAUGHT]["labels"].ne(-100).sum(),
             samples=len(truths),
             squad=sum(exact_match(response, truth) for response, truth in said),
@@ -171,19 +189,10 @@ class Vqa(Task):
     # -- answers -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def answer(self, batch: dict[str, Tensor]) -> list[str]:
+    def answer(self, batch: dict[str, Any]) -> list[str]:
         """The greedily generated answers to a batch of `QuestionEncoder.batch`, without spaces at their ends."""
-        tokenizer, data = self.processor.tokenizer, self.trainer.datamodule  # type: ignore[attr-defined]
-        ends = sorted(self.end_ids | {data.encoder.end_id})
-        generated = self.llava.generate(
-            **model_inputs(self.llava, batch),
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            eos_token_id=ends,
-            pad_token_id=data.encoder.pad_id,
-        )
-        new = generated[:, batch["input_ids"].shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        ends = self.end_ids | {self.trainer.datamodule.encoder.end_id}  # type: ignore[attr-defined]
+        return answers(self.llava, self.reader, batch, self.visual_tokens(batch), self.max_new_tokens, ends)
 
     def on_test_epoch_start(self) -> None:
         """Answers by the question's place in the file."""

@@ -1,20 +1,41 @@
-"""Steps over mixed records against a plain loop: loss, gradient norm, val_loss and weights, however a step is split."""
+"""Six steps over mixed records against a plain loop, for each way to train: losses, gradient norms, val_loss, weights.
 
-import json
+The records have several turns and images; an epoch is a step of four records with images and one of three of text,
+split in every way. The schedule, the projector's own learning rate and weight decay take part.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from tests.instruction_files import InstructionFiles, write_instruction_files
+from tests.tasks.instruction.plain_loop import (
+    ALPHA,
+    CLIP,
+    DECAY,
+    EPOCHS,
+    LR,
+    PROJECTOR_LR,
+    RANK,
+    STEPS,
+    WARMUP,
+    Trained,
+    train,
+)
 from tests.training.command_line import ROOT, run
 from tests.training_steps import events
 
-EPOCHS, LR, CLIP = 2, 1e-3, 0.5
+MODEL = "--model.init_args."
+PARTS = {  # how the command line is told to train in each way
+    "lora": ["language=lora"],
+    "nf4": ["language=lora"],
+    "full": ["vision=full", "language=full"],
+    "freeze_vision": ["language=full"],
+    "projector": ["language=frozen"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,97 +44,75 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> InstructionFiles:
     return write_instruction_files(tmp_path_factory.mktemp("instruction") / "files", seen=4, text=3)
 
 
-@pytest.fixture(scope="module")
-def plain(tiny: Path, files: InstructionFiles) -> dict[str, Any]:
-    """The same in plain transformers: a sample at a time, nothing of LaViC."""
-    torch.manual_seed(0)
-    llava = LlavaNextForConditionalGeneration.from_pretrained(tiny)
-    processor = AutoProcessor.from_pretrained(tiny)
-    trained = {n: p.requires_grad_("vision_tower" not in n) for n, p in llava.named_parameters()}
-    trained = {n: p for n, p in trained.items() if p.requires_grad}
-    start = {n: p.detach().clone() for n, p in trained.items()}
-    optimizer = torch.optim.AdamW(trained.values(), lr=LR, weight_decay=0.0)
-    records = {split: json.loads((files.folder / f"{split}.json").read_text()) for split in ("train", "val")}
-    found: dict[str, Any] = {"losses": [], "norms": [], "val_losses": []}
-    for _ in range(EPOCHS):
-        for step in ([r for r in records["train"] if "image" in r], [r for r in records["train"] if "image" not in r]):
-            optimizer.zero_grad()
-            loss = mean_loss(llava, processor, step, files.folder / "images")
-            loss.backward()  # type: ignore[no-untyped-call]
-            for parameter in trained.values():  # text alone has a gradient of zero for the projector, not none:
-                if parameter.grad is None:  # AdamW goes on by its momentum then
-                    parameter.grad = torch.zeros_like(parameter)
-            found["norms"].append(float(torch.nn.utils.clip_grad_norm_(trained.values(), CLIP)))
-            optimizer.step()
-            found["losses"].append(float(loss.detach()))
-        with torch.no_grad():
-            found["val_losses"].append(float(mean_loss(llava, processor, records["val"], files.folder / "images")))
-    return {**found, "start": start, "weights": {n: p.detach().clone() for n, p in trained.items()}}
-
-
-def mean_loss(llava: Any, processor: Any, records: list[dict[str, Any]], images: Path) -> Tensor:
-    """The mean over all tokens of answers and their ends."""
-    total, count = torch.zeros(()), 0
-    for record in records:
-        pictures = [Image.open(images / name) for name in record.get("image", [])]
-        text = ""
-        learned: list[int] = []
-        for turn in record["conversations"]:
-            if turn["from"] == "human":
-                said = turn["value"].replace("<image>", "").strip() if pictures and not text else turn["value"]
-                text += "[INST] " + "<image>\n" * (len(pictures) if not text else 0) + said + " [/INST]"
-            else:
-                start = processor(text=text, images=pictures or None, return_tensors="pt")["input_ids"].shape[1]
-                text += f" {turn['value']}</s>"
-                stop = processor(text=text, images=pictures or None, return_tensors="pt")["input_ids"].shape[1]
-                learned += range(start, stop)
-        inputs = processor(text=text, images=pictures or None, return_tensors="pt")
-        scores = llava(**inputs).logits[0].log_softmax(dim=-1)
-        for place in learned:
-            total = total - scores[place - 1, inputs["input_ids"][0, place]]
-        count += len(learned)
-    mean: Tensor = total / count
-    return mean
-
-
-def options(tiny: Path, files: InstructionFiles, output: Path) -> list[str]:
-    option = "--model.init_args."
+def options(tiny: Path, files: InstructionFiles, way: str, output: Path) -> list[str]:
     return [
-        "fit", f"--config={ROOT}/configs/instruct.yaml", *files.options(), f"{option}base.name={tiny}",
-        f"{option}entry={{tokens: patch, shape: null}}", "--data.init_args.entry={tokens: patch, shape: null}",
-        f"{option}trainable.language=full", f"{option}part_lr=null", f"{option}scheduler=null", f"{option}lr={LR}",
-        f"{option}max_new_tokens=4",
-        f"--trainer.max_epochs={EPOCHS}", f"--trainer.gradient_clip_val={CLIP}", "--trainer.log_every_n_steps=1",
+        "fit", f"--config={ROOT}/configs/instruct.yaml", *files.options(), f"{MODEL}base.name={tiny}",
+        f"{MODEL}entry={{tokens: patch, shape: null}}", "--data.init_args.entry={tokens: patch, shape: null}",
+        *(f"{MODEL}trainable.{part}" for part in PARTS[way]),
+        f"{MODEL}trainable.lora={{r: {RANK}, alpha: {ALPHA}, dropout: 0}}",
+        *([f"{MODEL}base.quantization=nf4"] if way == "nf4" else []), f"{MODEL}max_new_tokens=4",
+        f"--trainer.gradient_clip_val={CLIP}", "--trainer.log_every_n_steps=1",
         "--trainer.accelerator=cpu", "--data.init_args.num_workers=0", f"--trainer.default_root_dir={output}",
         f"--logs_dir={output / 'logs'}",
     ]  # fmt: skip
 
 
+def weights_of(output: Path) -> dict[str, Tensor]:
+    """What the newest checkpoint holds, by the model's own names."""
+    state = torch.load(output / "last.ckpt", weights_only=True)["state_dict"]
+    return {name.removeprefix("model."): weights for name, weights in state.items()}
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: Path, files: InstructionFiles, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """The plain loop's steps of a way, from the weights that the command starts with."""
+    done: dict[str, Trained] = {}
+
+    def trained(way: str) -> Trained:
+        if way not in done:
+            still = tmp_path_factory.mktemp(way) / "still"
+            resting = [f"{MODEL}lr=1e-30", f"{MODEL}part_lr=null", "--trainer.max_steps=1"]
+            run([*options(tiny, files, way, still), *resting, "--trainer.limit_val_batches=0"], still)
+            done[way] = train(tiny, files.folder, way, weights_of(still))
+        return done[way]
+
+    return trained
+
+
+QUICK = {("freeze_vision", "batch 4"), ("lora", "batch 1 x accumulation 4"), ("nf4", "batch 1 x accumulation 4")}
+SPLITS = {"batch 4": (4, 1, 1), "batch 1 x accumulation 4": (1, 4, 1), "batch 2 x 2 processes": (2, 1, 2),
+          "batch 1 x accumulation 2 x 2 processes": (1, 2, 2)}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("batch_size", "accumulate", "processes"),
+    ("way", "split"),
     [
-        pytest.param(4, 1, 1, id="batch 4"),
-        pytest.param(1, 4, 1, id="batch 1 x accumulation 4"),
-        pytest.param(2, 1, 2, id="batch 2 x 2 processes"),
-        pytest.param(1, 2, 2, id="batch 1 x accumulation 2 x 2 processes"),
+        pytest.param(way, split, marks=[] if (way, split) in QUICK else [pytest.mark.slow])
+        for way in PARTS
+        for split in SPLITS
     ],
 )
-def test_a_step_is_that_of_the_plain_loop(
-    tiny: Path, files: InstructionFiles, plain: dict[str, Any], tmp_path: Path, batch_size: int, accumulate: int,
-    processes: int,
-) -> None:  # fmt: skip
-    output = tmp_path / "out"
-    split = [f"--data.init_args.batch_size={batch_size}", f"--trainer.accumulate_grad_batches={accumulate}"]
-    run([*options(tiny, files, output), *split], output, processes)
+def test_steps_are_those_of_the_plain_loop(
+    tiny: Path, files: InstructionFiles, plain: Callable[[str], Trained], tmp_path: Path, way: str, split: str
+) -> None:
+    output, expected = tmp_path / "out", plain(way)
+    batch_size, accumulate, processes = SPLITS[split]
+    trained = [
+        f"--data.init_args.batch_size={batch_size}", f"--trainer.accumulate_grad_batches={accumulate}",
+        f"--trainer.max_epochs={EPOCHS}", f"{MODEL}lr={LR}", f"{MODEL}part_lr={{projector: {PROJECTOR_LR}}}",
+        f"{MODEL}weight_decay={DECAY}", f"{MODEL}scheduler.init_args.warmup={WARMUP}",
+    ]  # fmt: skip
+    run([*options(tiny, files, way, output), *trained], output, processes)
     steps, validations = events(output, "train"), events(output, "validation")
-    assert [step["train_loss"] for step in steps] == pytest.approx(plain["losses"], rel=1e-5)
-    assert [step["grad_norm"] for step in steps] == pytest.approx(plain["norms"], rel=1e-4)
-    assert [entry["val_loss"] for entry in validations] == pytest.approx(plain["val_losses"], rel=1e-5)
-    assert min(plain["norms"]) > CLIP  # so that clipping is compared too
+    assert len(steps) == STEPS
+    assert [step["train_loss"] for step in steps] == pytest.approx(expected.losses, rel=1e-5)
+    assert [step["grad_norm"] for step in steps] == pytest.approx(expected.norms, rel=1e-4)
+    assert [entry["val_loss"] for entry in validations] == pytest.approx(expected.val_losses, rel=1e-5)
     assert all(entry["samples"] == 6 for entry in validations)
     assert all(entry["visual_gain"] != 0 for entry in validations)
-    found = torch.load(output / "last.ckpt", weights_only=True)["state_dict"]
-    found = {name.removeprefix("model."): weights for name, weights in found.items()}
-    assert {name for name in found if "vision_tower" not in name} == plain["weights"].keys()
-    for name, weights in plain["weights"].items():
-        assert (found[name] - weights).norm() < 2e-3 * (weights - plain["start"][name]).norm(), name
+    found = weights_of(output)
+    assert found.keys() == expected.weights.keys()
+    for name, weights in expected.weights.items():
+        moved = (weights - expected.start[name]).norm()
+        # relative to the way gone, since AdamW makes a whole step of the smallest gradient
+        assert (found[name] - weights).norm() < 2e-3 * moved, name

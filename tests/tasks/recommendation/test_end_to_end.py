@@ -13,9 +13,14 @@ from lavic.catalogue.conversations import Conversation
 from lavic.commands import embed
 from lavic.commands import fit as cli
 from lavic.errors import UserError
+from lavic.evaluation.tested_rows import read_tested_rows
+from lavic.model.processor import load_processor
+from lavic.model.scoring import PromptState
 from lavic.tasks.recommendation.end_to_end import end_to_end
 from lavic.tasks.recommendation.retrieved import Retrieved, parse_retrieved
 from tests.stage2_files import Stage2Files, write_stage2_files
+
+LONG = "B-A-SHOPS-OWN-STOCK-KEEPING-UNIT-"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,10 @@ def test_end_to_end_numbers_equal_plain_ones(
         for name, interval in {**report["retrieval"], **report["ways"][way]}.items():
             assert interval["value"] == pytest.approx(plain[name]), (way, name)
             assert interval["low"] <= interval["value"] <= interval["high"]
+        for metric in ("hit_ratio@1", "hit_ratio@10", "mrr"):  # what `compare` reads
+            compared = [row.numerator for row in read_tested_rows(output, way, metric)]
+            assert len(compared) == 10
+            assert sum(compared) / 10 == pytest.approx(plain[metric]), (way, metric)
     skipped = (output / "skipped_samples.jsonl").read_text()
     assert skipped.count("nothing in the catalogue matches") == 2
 
@@ -166,3 +175,37 @@ def test_what_is_asked_for_is_parsed() -> None:
     for wrong in ("retrieved:", "retrieved:0", "retrieved:ten", "retrieved:-1", "retrieved:5:images", "retrieved:²"):
         with pytest.raises(UserError, match="give retrieved:K"):
             parse_retrieved(wrong)
+
+
+def test_a_generated_id_is_never_cut_off_however_long(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen tokens were the limit, so that a shop's own long IDs could not be named."""
+    files = write_stage2_files(tmp_path / "files", tiny)
+    for path in [files.folder / "items.json", *files.folder.glob("*/*.jsonl")]:
+        path.write_text(path.read_text().replace("B0000000", LONG))
+    for image in (files.folder / "images").iterdir():
+        image.rename(image.with_name(image.name.replace("B0000000", LONG)))
+    tokenizer = load_processor(str(tiny)).tokenizer
+    asked = []
+
+    def named(state: PromptState, max_new_tokens: int, eos_id: int, allowed: Any = None) -> list[list[int]]:
+        """What a model that names an ID would say within the limit; here, each time the same."""
+        if allowed is not None:
+            return own_decode(state, max_new_tokens, eos_id, allowed)
+        asked.append(max_new_tokens)
+        return [said[: max_new_tokens - 1] for _ in state._mask]
+
+    longest = f"{LONG}23"
+    said = tokenizer(longest, add_special_tokens=False)["input_ids"]
+    own_decode = PromptState.decode
+    monkeypatch.setattr(PromptState, "decode", named)
+    monkeypatch.chdir(Path(__file__).parents[3])
+    embed.main(files.options())
+    output = run(files, "test", tmp_path / "out")
+    rows = [json.loads(line) for line in (output / "test_results_candidates_st.jsonl").read_text().splitlines()]
+    assert {row["recommended_st"] for row in rows if longest in row["candidates_st"]} == {longest}
+    assert set(asked) == {len(said) + 1}
+    asked.clear()
+    run(files, "test", tmp_path / "short", "--model.init_args.max_new_tokens=5")
+    assert set(asked) == {5}

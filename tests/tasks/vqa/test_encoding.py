@@ -1,5 +1,6 @@
 """A prompt is the beginning of its supervised sample; the answer and its end are supervised, nothing else."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,18 @@ from PIL import Image
 from transformers import LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
-from lavic.tasks.vqa.encoding import QuestionEncoder, model_inputs, question_processor, target_loss
+from lavic.evaluation.exact_match import exact_match
+from lavic.model.seen_batch import loss_sum, prepare, visual_tokens
+from lavic.model.speedups import PLAIN
+from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
 from lavic.tasks.vqa.prompt import Question
 
+AQUA = Path(__file__).parents[3].parent / "shared" / "systems" / "data" / "aqua"
 TYPED = (  # as the published LLaVA's: parts with types; the image would come first
     "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {% for c in m['content'] %}{% if c['type'] == 'text' %}"
     "{{ c['text'] }}{% endif %}{% endfor %} [/INST]{% else %} {{ m['content'][0]['text'] }}</s>{% endif %}{% endfor %}"
 )
-PLAIN = (  # as a language model's own: strings, BOS written out, a header for the answer
+STRINGS = (  # as a language model's own: strings, BOS written out, a header for the answer
     "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>\n{% endif %}"
 )
@@ -25,9 +30,9 @@ ASKED = Question(3, "1.jpg", "which colour is it", "a red towel", True, "The ima
 
 @pytest.fixture(params=["none", "typed", "plain"])
 def encoder(request: pytest.FixtureRequest, tiny: Path) -> QuestionEncoder:
-    processor: Any = question_processor(str(tiny))
-    processor.chat_template = {"none": None, "typed": TYPED, "plain": PLAIN}[request.param]
-    return QuestionEncoder(processor, "Answer shortly.", 4096)
+    reader = question_reader(str(tiny))
+    reader.processor.chat_template = {"none": None, "typed": TYPED, "plain": STRINGS}[request.param]
+    return QuestionEncoder(reader, "Answer shortly.", 4096)
 
 
 def test_the_prompt_is_the_beginning_of_the_sample(encoder: QuestionEncoder) -> None:
@@ -51,22 +56,30 @@ def test_an_image_counts_as_many_tokens_as_the_model_makes(encoder: QuestionEnco
     llava = LlavaNextForConditionalGeneration.from_pretrained(tiny).eval()
     images = [Image.new("RGB", size, "red") for size in ((60, 50), (700, 200), (40, 300))]
     questions = [ASKED, Question(4, "2.jpg", "what", "blue", False), Question(5, "3.jpg", "where", "on a table", False)]
-    batch = encoder.batch(questions, images, answers=True)
-    with torch.no_grad():
-        together = target_loss(llava, batch)
-        alone = sum(
-            target_loss(llava, encoder.batch([question], [image], answers=True))
-            for question, image in zip(questions, images, strict=True)
-        )
-        plain = 0.0
-        for question, image in zip(questions, images, strict=True):
-            one = encoder.batch([question], [image], answers=True)
-            out = llava(**model_inputs(llava, one), labels=one["labels"])
-            plain += float(out.loss) * int((one["labels"] != -100).sum())
-    assert float(together) == pytest.approx(float(alone), rel=1e-4)
-    assert float(together) == pytest.approx(plain, rel=1e-4)
+    plain = 0.0
+    for question, image in zip(questions, images, strict=True):
+        ids, start = encoder.encode(question, image.size, answer=True)
+        inputs = dict(encoder.processor.image_processor(images=image, return_tensors="pt"))
+        with torch.no_grad():
+            scores = llava(input_ids=torch.tensor([ids]), **inputs).logits[0].log_softmax(-1)
+        plain -= sum(float(scores[place - 1, ids[place]]) for place in range(start, len(ids)))
+    together = loss_of(llava, encoder, encoder.batch(questions, images, answers=True))
+    alone = [
+        loss_of(llava, encoder, encoder.batch([question], [image], answers=True))
+        for question, image in zip(questions, images, strict=True)
+    ]
+    assert together == pytest.approx(sum(alone), rel=1e-5)
+    assert together == pytest.approx(plain, rel=1e-5)
     ghost = encoder.batch(questions, images, answers=True, ghost=True)
     assert (ghost["labels"] == -100).all()
+    assert loss_of(llava, encoder, ghost) == 0
+
+
+def loss_of(llava: LlavaNextForConditionalGeneration, encoder: QuestionEncoder, batch: dict[str, Any]) -> float:
+    prepare(batch, encoder.reader, PLAIN)
+    with torch.no_grad():
+        seen = visual_tokens(llava, encoder.reader, encoder.reader.normaliser(), batch)
+        return float(loss_sum(llava, encoder.reader, batch, seen))
 
 
 def test_what_users_write_is_no_control_token(encoder: QuestionEncoder) -> None:
@@ -91,3 +104,16 @@ def test_a_long_description_is_cut_and_never_the_question(encoder: QuestionEncod
     encoder.max_length = 20
     with pytest.raises(UserError, match="max_length is 20, but question 0 needs"):
         encoder.encode(long, (60, 50), answer=True)
+
+
+@pytest.mark.skipif(not AQUA.is_dir(), reason=f"no {AQUA}")
+def test_c5_answers_that_hold_assistant_survive(encoder: QuestionEncoder) -> None:
+    """VizSage took what followed the last "assistant" for the answer."""
+    rows = json.loads((AQUA / "val.json").read_text(encoding="utf-8"))
+    odd = [row["answer"] for row in rows if "assistant" in row["answer"]]
+    assert len(odd) == 7
+    for answer in odd:
+        ids, start = encoder.encode(Question(0, "1.jpg", "who is it", answer, False), (60, 50), answer=True)
+        said = encoder.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+        assert said == answer
+        assert exact_match(said, answer, "strict")
