@@ -35,7 +35,7 @@ class PlacedEntries:
     def __init__(self, path: Path, cache_dir: Path) -> None:
         self.path = path
         self._text, self._begin = _utf8_file(path, cache_dir)
-        self._state = _state(os.stat(self._text))
+        self._state = _state(self._text.stat())
         self._file: io.FileIO | None = None
 
     def __getstate__(self) -> dict[str, Any]:
