@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -28,7 +29,11 @@ class RecordBatches(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, table: RecordTable, images_dir: Path | None, reader: ImageReader, partners: list[int] | None = None
+        self,
+        table: RecordTable,
+        images_dir: Path | None,
+        reader: ImageReader,
+        partners: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.table, self.images_dir, self.reader, self.partners = table, images_dir, reader, partners
         tokenizer = reader.processor.tokenizer
@@ -46,7 +51,7 @@ class RecordBatches(Dataset[dict[str, Any]]):
         batch |= self.images(rows)
         batch |= {"step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
         if self.partners is not None and batch["image_tokens"]:
-            others = [self.table.row(self.partners[i]) for i in micro_batch.indices]
+            others = [self.table.row(int(self.partners[i])) for i in micro_batch.indices]
             texts = [_with_images_of(row, other, self.reader.image_token_id)
                      for row, other in zip(rows, others, strict=True)]  # fmt: skip
             ids, runs = [ids for ids, _ in texts], [runs for _, runs in texts]

@@ -16,7 +16,8 @@ from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.tasks.base import TaskData
 from lavic.tasks.instruction.batches import Prompts, RecordBatches
-from lavic.tasks.instruction.table import RecordSource, RecordTable, load_records
+from lavic.tasks.instruction.building import RecordSource, load_records
+from lavic.tasks.instruction.table import RecordTable
 from lavic.training.protocols import ShownSample
 
 
@@ -34,6 +35,8 @@ class InstructionData(TaskData):
         batch_size: records of one forward pass on one device.
         max_samples: train on a random choice of that many records (by the seed); null takes all.
         num_workers: processes that decode images, for each device.
+        streaming: read and tokenise each record when it is asked for, for files whose tokens fit on no disk; the same
+            batches as without.
         strict: stop at the first record that cannot be used, instead of listing it in skipped_samples.jsonl.
         model_name: whose processor is used (set by the command line from the model's own name).
         seed: of the records' order and choice (set by the command line from seed_everything).
@@ -55,6 +58,7 @@ class InstructionData(TaskData):
         model_name: str = "llava-hf/llava-1.5-7b-hf",
         seed: int = 42,
         cache_dir: Path | None = None,
+        streaming: bool = False,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
         if max_length < 1:
@@ -62,8 +66,8 @@ class InstructionData(TaskData):
         self.images_dir = Path(images_dir) if images_dir else None
         self.template, self.entry = template, entry
         self.sources = {
-            "train": RecordSource(Path(train_data), self.images_dir, max_length, max_samples, seed),
-            "val": RecordSource(Path(val_data), self.images_dir, max_length, None, seed),
+            "train": RecordSource(Path(train_data), self.images_dir, max_length, max_samples, seed, streaming),
+            "val": RecordSource(Path(val_data), self.images_dir, max_length, None, seed, streaming),
         }
         home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
@@ -93,7 +97,7 @@ class InstructionData(TaskData):
 
     def fingerprint(self) -> str:
         """Of the training records' images and tokens."""
-        return self.tables["train"].content_hash()
+        return self.tables["train"].content
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The validation set: there is no other."""
@@ -115,14 +119,14 @@ class InstructionData(TaskData):
         """The IDs of these training records."""
         return [str(self.tables["train"].row(row)["id"]) for row in rows]
 
-    def _partners(self) -> list[int]:
-        """For every record one with other images, as many; one without images is its own."""
-        images = self.tables["val"].rows["images"].to_pylist()
-        partners = list(range(len(images)))
-        for count in {len(names) for names in images} - {0}:
-            own = [i for i, names in enumerate(images) if len(names) == count]
-            for i, partner in zip(own, partners_of(["\0".join(images[i]) for i in own], self.seed), strict=True):
-                partners[i] = own[partner]
+    def _partners(self) -> npt.NDArray[np.int64]:
+        """For every record one with other images, as many; one without images is its own; (N,)."""
+        table = self.tables["val"]
+        counts, images = table.image_counts(), table.image_sets()
+        partners = np.arange(len(counts))
+        for count in np.unique(counts[counts > 0]):
+            own = np.flatnonzero(counts == count)
+            partners[own] = own[partners_of(images[own], self.seed)]
         return partners
 
     def _load(self) -> None:
