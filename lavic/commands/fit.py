@@ -24,7 +24,7 @@ from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
 from lavic.training.guards import SkipNonFiniteSteps
-from lavic.training.predictions import PredictionWriter
+from lavic.training.predictions import PredictionWriter, begin
 from lavic.training.preflight import Preflight
 from lavic.training.run_folder import lock_output, run_id
 from lavic.training.run_log import RunLog
@@ -56,7 +56,9 @@ class LavicCLI(LightningCLI):
             help="Folder of the text log, the metrics and TensorBoard's events.",
         )
         parser.add_argument(
-            "--resume", action="store_true", help="Go on from last.ckpt in the output directory, if there is one."
+            "--resume",
+            action="store_true",
+            help="Go on from what the output directory holds: fit from last.ckpt, predict behind the last answer.",
         )
         parser.add_argument("--json", action="store_true", help="Print the metrics as one JSON object.")
         parser.add_lightning_class_args(TrainableCheckpoint, "checkpoint")
@@ -141,6 +143,10 @@ class LavicCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predicts into the output directory."""
+        resume = self.config[self.subcommand].resume
+        if resume and getattr(self.datamodule, "questions", None) is None:
+            raise UserError("--resume of predict goes on with a file of questions; give data.init_args.questions.")
+        begin(self.trainer, resume)
         with explained(Path(self.trainer.default_root_dir)):
             self.trainer.predict(return_predictions=False, **{k: v for k, v in kwargs.items() if "return" not in k})
 

@@ -24,6 +24,7 @@ from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import blank_views
 from lavic.tasks.base import Task
 from lavic.tasks.instruction.card import card_parts
+from lavic.tasks.instruction.questions import Question
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 
@@ -183,7 +184,9 @@ class Instruction(Task):
         return answers(self.llava, self.reader, batch, seen, self.max_new_tokens, self.stop_ids)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """The batch's records with what was `generated` for each."""
+        """The batch's records with what was `generated` for each; questions in their file's form."""
+        model = str(self.adapter or self.base.name)
         return [
-            {**sample, "generated": text} for sample, text in zip(batch["samples"], self.answer(batch), strict=True)
+            sample.answered(text, model) if isinstance(sample, Question) else {**sample, "generated": text}
+            for sample, text in zip(batch["samples"], self.answer(batch), strict=True)
         ]
