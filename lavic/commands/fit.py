@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from lavic.commands.options import OneSentence, found_configs, one_sentence
+from lavic.commands.options import OneSentence, found_configs, making_classes, one_sentence
 from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.model.loading import resolve_dtype
@@ -39,9 +38,6 @@ PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float
 
 class Parser(OneSentence, LightningArgumentParser):
     """Lightning's parser, with one sentence for a mistake."""
-
-
-MISSING = re.compile(r"Requirement .* not met|No module named")
 
 
 class LavicCLI(LightningCLI):
@@ -93,14 +89,9 @@ class LavicCLI(LightningCLI):
             config.ckpt_path = checkpoint_to_resume(output, config.resume)
 
     def instantiate_classes(self) -> None:
-        """Makes model, data and trainer; what lacks a package is one sentence."""
-        try:
+        """Makes model, data and trainer."""
+        with making_classes():
             super().instantiate_classes()
-        except (ValueError, ImportError) as error:  # jsonargparse gathers the reasons of every type that it tried
-            reasons = [line.strip() for line in str(error).splitlines() if MISSING.search(line)]
-            if not reasons:
-                raise
-            raise UserError(f"A class of the configuration needs another package ({reasons[0]}).") from None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""
