@@ -122,8 +122,9 @@ class VqaData(TaskData):
         if split != "train":
             return table.letters(), np.zeros(len(table), dtype=np.int64)
         chosen = self._rows()
-        tokens = self.encoder.answer_tokens(table.answers())
-        return table.letters()[chosen], np.array(tokens, dtype=np.int64)[chosen]
+        answers, which = table.answers()
+        tokens = np.array(self.encoder.answer_tokens(answers), dtype=np.int64)
+        return table.letters()[chosen], tokens[which[chosen]]
 
     def fingerprint(self) -> str:
         """Of the training questions, in their order, and of what stands before them."""

@@ -113,10 +113,10 @@ class QuestionTable:
         """A number for the image of every question, the same where the image is, (N,)."""
         return np.asarray(self.column("image").combine_chunks().dictionary_encode().indices, dtype=np.int64)
 
-    def answers(self) -> Iterator[str]:
-        """Of every question, in order."""
-        for chunk in self.column("answer").chunks:
-            yield from chunk.to_pylist()
+    def answers(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The different answers, and which of them each question has, (N,)."""
+        found = self.column("answer").combine_chunks().dictionary_encode()
+        return found.dictionary.to_pylist(), np.asarray(found.indices, dtype=np.int64)
 
     def letters(self) -> npt.NDArray[np.int64]:
         """Of each question with its description and answer, which grow with its tokens: (N,)."""
