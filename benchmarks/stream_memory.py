@@ -71,7 +71,8 @@ def data_of(kind: str, folder: Path, train: Path, model: str) -> Any:
     from lavic.tasks.vqa.data import VqaData
 
     small, images = folder / "small.jsonl", folder / "images"
-    options = {"batch_size": 8, "num_workers": 2, "model_name": model, "cache_dir": folder / "cache", "streaming": True}
+    options: Any = {"batch_size": 8, "num_workers": 2, "model_name": model, "streaming": True}
+    options["cache_dir"] = folder / "cache"
     data: Any
     if kind == "records":
         data = InstructionData(train, small, images, template="mistral", **options)

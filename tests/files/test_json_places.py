@@ -14,8 +14,10 @@ from lavic.files.json_entries import Entry, read_entries
 from lavic.files.json_places import PlacedEntries
 
 VALUES: list[dict[str, Any]] = [
-    {"id": "é 😀", "n": [1, -2.5, None]}, {"id": "half", "t": "x\ud83dy"}, {"id": "日本" * 40, "nested": {"a": [{}, "]}"]}}
-]  # fmt: skip
+    {"id": "é 😀", "n": [1, -2.5, None]},
+    {"id": "half", "t": "x\ud83dy"},
+    {"id": "日本" * 40, "nested": {"a": [{}, "]}"]}},
+]
 
 
 def shapes(ascii_only: bool) -> dict[str, str]:
