@@ -39,9 +39,8 @@ def main() -> None:
             started = time.perf_counter()
             index.search([query], 100)
             times.append(1000 * (time.perf_counter() - started))
-        print(
-            f"a query of {length:,} words: {statistics.median(times):.1f} ms (median), {min(times):.1f} to {max(times):.1f}"
-        )
+        middle, least, most = statistics.median(times), min(times), max(times)
+        print(f"a query of {length:,} words: {middle:.1f} ms (median; {least:.1f} to {most:.1f})")
 
 
 if __name__ == "__main__":

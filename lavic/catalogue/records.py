@@ -116,6 +116,21 @@ def parse_record(value: Any, number: str) -> Record:
     return Record(_id(value, number), tuple(kept), tuple(images[:shown]), system, tuple(changes))
 
 
+def parse_question(value: Any, number: str) -> tuple[Record, str | None] | str:
+    """A record up to its last question, and the answer that stands behind it if one does; or why it cannot be asked."""
+    answered = True
+    for name, speaker, said in FORMS if isinstance(value, dict) else ():
+        last = written[-1] if isinstance(written := value.get(name), list) and written else None
+        if isinstance(last, dict) and ROLES.get(str(last.get(speaker))) == "user":
+            answered = False
+            value = {**value, name: [*value[name], {speaker: "assistant", said: "-"}]}
+    try:
+        record = parse_record(value, number)
+    except _Fault as fault:
+        return str(fault)
+    return replace(record, turns=record.turns[:-1]), record.turns[-1].text.strip() if answered else None
+
+
 def _turns(value: dict[str, Any]) -> tuple[list[Turn], str | None]:
     """The turns as written, their image tokens still in the text, and the system text."""
     form = next((form for form in FORMS if form[0] in value), None)

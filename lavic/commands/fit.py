@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
 from lavic.training.guards import SkipNonFiniteSteps
-from lavic.training.predictions import PredictionWriter
+from lavic.training.predictions import PredictionWriter, begin
 from lavic.training.preflight import Preflight
 from lavic.training.run_folder import lock_output, run_id
 from lavic.training.run_log import RunLog
@@ -40,6 +41,9 @@ class Parser(OneSentence, LightningArgumentParser):
     """Lightning's parser, with one sentence for a mistake."""
 
 
+MISSING = re.compile(r"Requirement .* not met|No module named")
+
+
 class LavicCLI(LightningCLI):
     """The task and the data module are named by the YAML file's `class_path`s; what they share is linked here."""
 
@@ -52,7 +56,9 @@ class LavicCLI(LightningCLI):
             help="Folder of the text log, the metrics and TensorBoard's events.",
         )
         parser.add_argument(
-            "--resume", action="store_true", help="Go on from last.ckpt in the output directory, if there is one."
+            "--resume",
+            action="store_true",
+            help="Go on from what the output directory holds: fit from last.ckpt, predict behind the last answer.",
         )
         parser.add_argument("--json", action="store_true", help="Print the metrics as one JSON object.")
         parser.add_lightning_class_args(TrainableCheckpoint, "checkpoint")
@@ -70,6 +76,11 @@ class LavicCLI(LightningCLI):
         if config.trainer.precision is None:
             config.trainer.precision = PRECISION[dtype]
         check_before_start(config.trainer.strategy, device)
+        if config.trainer.overfit_batches:
+            raise UserError(
+                f"trainer.overfit_batches is {config.trainer.overfit_batches}, which would replace the plan of batches;"
+                " set data.init_args.max_samples instead, as configs/with/debug_overfit.yaml does."
+            )
         output = Path(config.trainer.default_root_dir or "out")
         config.trainer.default_root_dir = str(output)
         config.trainer.enable_progress_bar = sys.stderr.isatty()
@@ -80,6 +91,16 @@ class LavicCLI(LightningCLI):
             run = run_id(config.logs_dir)
             start_text_log(config.logs_dir / f"{run}.log", terminal=sys.stderr.isatty())
             config.ckpt_path = checkpoint_to_resume(output, config.resume)
+
+    def instantiate_classes(self) -> None:
+        """Makes model, data and trainer; what lacks a package is one sentence."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, ImportError) as error:  # jsonargparse gathers the reasons of every type that it tried
+            reasons = [line.strip() for line in str(error).splitlines() if MISSING.search(line)]
+            if not reasons:
+                raise
+            raise UserError(f"A class of the configuration needs another package ({reasons[0]}).") from None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""
@@ -122,6 +143,10 @@ class LavicCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predicts into the output directory."""
+        resume = self.config[self.subcommand].resume
+        if resume and getattr(self.datamodule, "questions", None) is None:
+            raise UserError("--resume of predict goes on with a file of questions; give data.init_args.questions.")
+        begin(self.trainer, resume)
         with explained(Path(self.trainer.default_root_dir)):
             self.trainer.predict(return_predictions=False, **{k: v for k, v in kwargs.items() if "return" not in k})
 

@@ -185,7 +185,7 @@ def _by_part(flop: StepFlop) -> dict[str, float]:
 
 
 def _bytes(config: LlavaNextConfig, run: Run, sample: Sample) -> dict[str, float]:
-    precision = Precision(weights=4 if run.base.dtype == "float32" else 2, nf4=run.base.quantization == "nf4")
+    precision = Precision(weights=4 if run.base.dtype == "float32" else 2, nf4=run.base.quantization != "none")
     return step_bytes(config, run.trainable, precision, run.batch_size, sample, run.speedups, run.checkpointing)
 
 

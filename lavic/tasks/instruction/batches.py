@@ -17,7 +17,41 @@ from lavic.model.image_entry import ImageReader
 from lavic.tasks.instruction.table import RecordTable
 
 
-class RecordBatches(Dataset[dict[str, Any]]):
+class Images:
+    """The images of rows that name them, and their padding token.
+
+    Args:
+        images_dir: folder of the images.
+        reader: cuts the images.
+    """
+
+    def __init__(self, images_dir: Path | None, reader: ImageReader) -> None:
+        self.images_dir, self.reader = images_dir, reader
+        tokenizer = reader.processor.tokenizer
+        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    def images(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """`views` (V, 3, side, side) uint8 (absent without images), `sizes` of the images, and their `image_tokens`."""
+        found: dict[str, Any] = {
+            "sizes": [size for row in rows for size in row["sizes"]],
+            "image_tokens": sum(sum(row["image_tokens"]) for row in rows),
+        }
+        views = [self._views(name) for row in rows for name in row["images"]]
+        return {**found, "views": torch.cat(views)} if views else found
+
+    def _views(self, name: str) -> Tensor:
+        assert self.images_dir is not None
+        path = self.images_dir / name
+        try:
+            return self.reader.cut(open_image(path))
+        except BrokenImage as broken:
+            raise UserError(
+                f"The image {path} was whole when the run began and is not any more ({broken});"
+                " restore it and start again with --resume."
+            ) from None
+
+
+class RecordBatches(Images, Dataset[dict[str, Any]]):
     """Micro-batches of conversations and their images, by the `MicroBatch` that names their records.
 
     Args:
@@ -35,9 +69,8 @@ class RecordBatches(Dataset[dict[str, Any]]):
         reader: ImageReader,
         partners: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self.table, self.images_dir, self.reader, self.partners = table, images_dir, reader, partners
-        tokenizer = reader.processor.tokenizer
-        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        super().__init__(images_dir, reader)
+        self.table, self.partners = table, partners
 
     def __len__(self) -> int:
         return len(self.table)
@@ -64,26 +97,6 @@ class RecordBatches(Dataset[dict[str, Any]]):
         padded = pad_left([row["input_ids"][: row["runs"][-1][0]] for row in rows], self.pad_id)
         samples = [{name: row[name] for name in ("id", "images", "question", "answer")} for row in rows]
         return {**padded, **self.images(rows), "samples": samples}
-
-    def images(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """`views` (V, 3, side, side) uint8 (absent without images), `sizes` of the images, and their `image_tokens`."""
-        found: dict[str, Any] = {
-            "sizes": [size for row in rows for size in row["sizes"]],
-            "image_tokens": sum(sum(row["image_tokens"]) for row in rows),
-        }
-        views = [self._views(name) for row in rows for name in row["images"]]
-        return {**found, "views": torch.cat(views)} if views else found
-
-    def _views(self, name: str) -> Tensor:
-        assert self.images_dir is not None
-        path = self.images_dir / name
-        try:
-            return self.reader.cut(open_image(path))
-        except BrokenImage as broken:
-            raise UserError(
-                f"The image {path} was whole when the run began and is not any more ({broken});"
-                " restore it and start again with --resume."
-            ) from None
 
 
 class Prompts(Dataset[dict[str, Any]]):

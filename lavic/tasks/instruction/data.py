@@ -17,7 +17,9 @@ from lavic.model.loading import load_config
 from lavic.tasks.base import TaskData
 from lavic.tasks.instruction.batches import Prompts, RecordBatches
 from lavic.tasks.instruction.building import RecordSource, load_records
+from lavic.tasks.instruction.questions import Question, QuestionPrompts, read_questions
 from lavic.tasks.instruction.table import RecordTable
+from lavic.training.predictions import answered
 from lavic.training.protocols import ShownSample
 
 
@@ -28,6 +30,7 @@ class InstructionData(TaskData):
         train_data: instruction records to train on, LLaVA's form or messages, `.json` or `.jsonl`.
         val_data: instruction records to validate on.
         images_dir: folder of the images; null where no record has one.
+        questions: what `predict` answers, LLaVA-Bench's form or records; null takes the last questions of val_data.
         template: how a conversation is written: `vicuna_v1`, `plain`, `mistral`, `chatml`, `llama_3`, `llava_llama_2`,
             or `own` for the checkpoint's chat template.
         entry: how images enter; as the model's.
@@ -59,11 +62,14 @@ class InstructionData(TaskData):
         seed: int = 42,
         cache_dir: Path | None = None,
         streaming: bool = False,
+        questions: Path | None = None,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
         if max_length < 1:
             raise UserError(f"max_length is {max_length}; it must be at least 1.")
-        self.images_dir = Path(images_dir) if images_dir else None
+        self.images_dir, self.max_length = (Path(images_dir) if images_dir else None), max_length
+        self.questions = Path(questions) if questions else None
+        self.asked: list[Question] = []
         self.template, self.entry = template, entry
         self.sources = {
             "train": RecordSource(Path(train_data), self.images_dir, max_length, max_samples, seed, streaming),
@@ -104,9 +110,14 @@ class InstructionData(TaskData):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The validation set's prompts, each up to its last answer."""
+        """The prompts of `questions`, without those that are answered; or the validation set's, up to its answers."""
         assert self.trainer is not None
-        prompts = Prompts(self.dataset("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        process = (self.trainer.global_rank, self.trainer.world_size)
+        if self.questions is None:
+            prompts: Any = Prompts(self.dataset("val"), self.batch_size, *process)
+        else:
+            done = answered(Path(self.trainer.default_root_dir))
+            prompts = QuestionPrompts(self.asked, done, self.images_dir, self.reader, self.batch_size, *process)
         return DataLoader(prompts, batch_size=None, **self.loader_options())
 
     def shown_samples(self, count: int) -> list[ShownSample]:
@@ -130,13 +141,18 @@ class InstructionData(TaskData):
         return partners
 
     def _load(self) -> None:
-        if self.tables:
+        if self.tables or self.asked:
             return
         self.reader = ImageReader(self.model_name, load_config(self.model_name), self.entry)
         self.processor = self.reader.processor  # saved beside the adapter
         template = choose_template(self.template, self.model_name, self.processor)
         chat = ChatText(self.processor.tokenizer, template, stop_ids(self.model_name, self.processor.tokenizer))
         training = self.trainer is None or self.trainer.state.fn == "fit"
+        if self.questions is not None and self.trainer is not None and self.trainer.state.fn == "predict":
+            read = read_questions(self.questions, self.images_dir, chat, self.reader, self.max_length)
+            self.asked, self.left_out = read
+            self.sample_counts["answer"] = len(self.asked)
+            return
         for split in ("train", "val") if training else ("val",):
             self.tables[split], left_out = load_records(self.sources[split], chat, self.reader, self.cache_dir)
             self.sample_counts[split] = len(self.tables[split])

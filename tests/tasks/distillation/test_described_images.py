@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -26,9 +24,7 @@ def processor(tiny: Path) -> Any:
     return load_processor(str(tiny))
 
 
-def data_set(
-    described: Described, processor: Any, cache: Path, partners: npt.NDArray[np.int64] | None = None
-) -> DescribedImages:
+def data_set(described: Described, processor: Any, cache: Path, partners: Any = None) -> DescribedImages:
     table, _ = load_samples(source(described), processor, cache, strict=False)
     return DescribedImages(table, described.folder / "train_images", processor, partners)
 
