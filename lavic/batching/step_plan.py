@@ -65,7 +65,7 @@ class StepPlan(Sampler[MicroBatch]):
         seed: int | None = None,
         kinds: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self.kinds = np.zeros(len(lengths), np.int64) if kinds is None else kinds
+        self.kinds = np.zeros(len(lengths), np.int8) if kinds is None else kinds
         self.lengths, self.target_lengths = lengths, target_lengths
         self.batch_size, self.accumulate = batch_size, accumulate
         self.world_size, self.rank = world_size, rank
@@ -107,16 +107,19 @@ class StepPlan(Sampler[MicroBatch]):
         per_step = self.batch_size * self.accumulate * self.world_size
         rng = None if self.seed is None else np.random.default_rng([self.seed, self.epoch])
         order = np.argsort(self.lengths, kind="stable") if rng is None else rng.permutation(len(self.lengths))
-        wholes, rests = [order[:0]], []
+        wholes: list[npt.NDArray[np.int64]] = []
+        rests: list[npt.NDArray[np.int64]] = []
         for kind in np.unique(self.kinds):
-            own = order[self.kinds[order] == kind]
+            own = order if (self.kinds == kind).all() else order[self.kinds[order] == kind]
             whole, rest = np.split(own, [len(own) // per_step * per_step])
             for start in range(0, len(whole), WINDOW * per_step):
                 self._sort(whole[start : start + WINDOW * per_step])
             self._sort(rest)
             wholes.append(whole)
             rests += [rest] if len(rest) else []
-        full = np.concatenate(wholes)  # one array: a list of millions of steps would be held in memory
+        full = (
+            wholes[0] if len(wholes) == 1 else np.concatenate([order[:0], *wholes])
+        )  # one array: a list of millions of steps would be held in memory
         count = len(full) // per_step
         for number in range(count) if rng is None else rng.permutation(count):
             yield full[number * per_step : (number + 1) * per_step]

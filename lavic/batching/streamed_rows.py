@@ -7,11 +7,13 @@ goes on with the very next sample. Memory holds some bytes a sample, whatever a 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from lavic.files.json_places import PlacedEntries
@@ -60,7 +62,27 @@ class StreamedRows:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column."""
+        return pa.chunked_array(self.chunks(name), self._schema().field(name).type)
+
+    def chunks(self, name: str) -> Iterator[pa.Array]:
+        """One column, a batch at a time."""
+        options = pa.ipc.IpcReadOptions(included_fields=[self._schema().get_field_index(name)])
         with pa.OSFile(str(self.index)) as file:
-            field = pa.ipc.open_file(file).schema.get_field_index(name)
-            options = pa.ipc.IpcReadOptions(included_fields=[field])
-            return pa.ipc.open_file(file, options=options).read_all()[name]
+            reader = pa.ipc.open_file(file, options=options)
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)[name]
+
+    def _schema(self) -> pa.Schema:
+        with pa.OSFile(str(self.index)) as file:
+            return pa.ipc.open_file(file).schema
+
+
+def numbered(chunks: Iterable[pa.Array]) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The different texts of a column in the order in which they appear, and which of them each row has, (N,)."""
+    texts: dict[str, int] = {}
+    numbers = [np.empty(0, dtype=np.int32)]
+    for chunk in chunks:
+        found = chunk.dictionary_encode()
+        own = np.array([texts.setdefault(text, len(texts)) for text in found.dictionary.to_pylist()], dtype=np.int32)
+        numbers.append(own[found.indices.to_numpy()])
+    return list(texts), np.concatenate(numbers)

@@ -121,9 +121,9 @@ class VqaData(TaskData):
         table = self.tables[split]
         if split != "train":
             return table.letters(), np.zeros(len(table), dtype=np.int64)
-        chosen = self._rows()
-        tokens = self.encoder.answer_tokens(table.answers())
-        return table.letters()[chosen], np.array(tokens, dtype=np.int64)[chosen]
+        answers, which = table.answers()
+        lengths, tokens = table.letters(), np.array(self.encoder.answer_tokens(answers), dtype=np.int64)[which]
+        return (lengths, tokens) if self._takes_all() else (lengths[self._rows()], tokens[self._rows()])
 
     def fingerprint(self) -> str:
         """Of the training questions, in their order, and of what stands before them."""
@@ -158,15 +158,20 @@ class VqaData(TaskData):
         asked = [table[int(chosen[row])] for row in rows]
         return [f"{question.image} ({question.question})" for question in asked]
 
+    def _takes_all(self) -> bool:
+        return self.max_samples is None or self.max_samples >= len(self.tables["train"])
+
     def _rows(self) -> npt.NDArray[np.int64]:
+        """The questions that are trained on; all in their order, or a choice by chance."""
         count = len(self.tables["train"])
-        if self.max_samples is None or self.max_samples >= count:
+        if self._takes_all():
             return np.arange(count)
         chosen: npt.NDArray[np.int64] = np.random.default_rng(self.seed).permutation(count)[: self.max_samples]
         return chosen
 
-    def _chosen(self) -> Subset[Question]:
-        return Subset(self.tables["train"], self._rows())  # type: ignore[arg-type]
+    def _chosen(self) -> QuestionTable | Subset[Question]:
+        table = self.tables["train"]
+        return table if self._takes_all() else Subset(table, self._rows())  # type: ignore[arg-type]
 
 
 class TaughtQuestions(Dataset[dict[str, Any]]):

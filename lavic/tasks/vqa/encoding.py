@@ -7,9 +7,8 @@ answer, so that a prompt never ends in half a token.
 Shapes: B questions, T tokens, V views of all their images, S a view's side.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -83,12 +82,12 @@ class QuestionEncoder:
             ids, start = self._encode(question, size, answer, description)
         return ids, start
 
-    def answer_tokens(self, answers: Iterable[str]) -> list[int]:
+    def answer_tokens(self, answers: Sequence[str]) -> list[int]:
         """Supervised tokens of each answer, its end token among them."""
         prompt = self._rendered("question")
         counts: list[int] = []
-        rest = iter(answers)
-        while block := list(islice(rest, BLOCK)):
+        for begin in range(0, len(answers), BLOCK):
+            block = answers[begin : begin + BLOCK]
             counts += [len(ids) - start for ids, start in self._joined([prompt] * len(block), block)]
         return counts
 

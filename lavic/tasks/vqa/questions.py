@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lavic.batching.left_out import LeftOut
-from lavic.batching.streamed_rows import PLACE, StreamedRows, write_rows
+from lavic.batching.streamed_rows import PLACE, StreamedRows, numbered, write_rows
 from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.catalogue.images import RULE
@@ -109,14 +109,17 @@ class QuestionTable:
             digest.update(f"{image}\0{text}\0".encode())
         return digest.hexdigest()
 
+    def chunks(self, name: str) -> Iterable[pa.Array]:
+        """One column, a piece at a time."""
+        return list(self.column(name).chunks)
+
     def image_numbers(self) -> npt.NDArray[np.int64]:
         """A number for the image of every question, the same where the image is, (N,)."""
-        return np.asarray(self.column("image").combine_chunks().dictionary_encode().indices, dtype=np.int64)
+        return numbered(self.chunks("image"))[1].astype(np.int64)
 
-    def answers(self) -> Iterator[str]:
-        """Of every question, in order."""
-        for chunk in self.column("answer").chunks:
-            yield from chunk.to_pylist()
+    def answers(self) -> tuple[list[str], npt.NDArray[np.int32]]:
+        """The different answers, and which of them each question has, (N,)."""
+        return numbered(self.chunks("answer"))
 
     def letters(self) -> npt.NDArray[np.int64]:
         """Of each question with its description and answer, which grow with its tokens: (N,)."""
@@ -124,9 +127,9 @@ class QuestionTable:
         if self.passages:
             known = {image: len(text) for image, text in self.passages.items()}
             needs = self.column("need_external_knowledge").to_numpy()
-            images = self.column("image").combine_chunks().dictionary_encode()
-            sizes = np.array([known.get(image, 0) for image in images.dictionary.to_pylist()], dtype=np.int64)
-            lengths = lengths + sizes[images.indices.to_numpy()] * needs
+            images, which = numbered(self.chunks("image"))
+            sizes = np.array([known.get(image, 0) for image in images], dtype=np.int64)
+            lengths = lengths + sizes[which] * needs
         return lengths
 
     def _question(self, cells: dict[str, Any], question: str) -> Question:
@@ -158,6 +161,10 @@ class QuestionStream(QuestionTable):
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of the index."""
         return self.streamed.column(name)
+
+    def chunks(self, name: str) -> Iterable[pa.Array]:
+        """One column, a batch of the index at a time."""
+        return self.streamed.chunks(name)
 
     def __getitem__(self, row: int) -> Question:
         """As of a table."""
