@@ -5,7 +5,9 @@ The texts are those of LLaVA's conversations (`vicuna_v1`, `plain`, `llava_llama
 forms; a checkpoint that marks its answers by `{% generation %}` can bring its own (`lavic/model/own_template.py`).
 """
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -89,6 +91,43 @@ class Template:
             else:
                 yield Segment(self.gap + turn.text.strip() + self.end.format(**tokens), True)
                 yield Segment(self.after, False)
+
+    def jinja(self) -> str:
+        """The same for `apply_chat_template`, which whoever serves the model uses; an answer is marked as generated."""
+        tokens = {"bos": "bos_token", "eos": "eos_token"}
+        asked = {"system": "(opening if loop.first else '')", "images": "images(message)", "text": "text(message)"}
+        end, between = _expression(self.end, tokens), _expression(self.between, tokens)
+        return f"""{_CONTENT}
+{{%- set said = text(messages[0]) if messages[0]['role'] == 'system' else {json.dumps(self.system)} -%}}
+{{%- set opening = {_expression(self.opening, {"system": "said"})} if said else '' -%}}
+{{%- for message in messages if message['role'] != 'system' -%}}
+{{%- if message['role'] == 'assistant' -%}}
+{{% generation %}}{{{{ {json.dumps(self.gap)} ~ (text(message) | trim) ~ {end} }}}}{{% endgeneration %}}
+{{{{- {json.dumps(self.after)} }}}}
+{{%- else -%}}
+{{{{ ('' if loop.first else {between}) ~ {_expression(self.question, asked)} }}}}
+{{%- endif -%}}
+{{%- endfor -%}}"""
+
+
+_CONTENT = """{%- macro images(message) -%}
+{%- for part in message['content'] if message['content'] is not string and part['type'] == 'image' -%}
+{{ '<image>\\n' }}
+{%- endfor -%}
+{%- endmacro -%}
+{%- macro text(message) -%}
+{%- if message['content'] is string -%}{{ message['content'] }}
+{%- else -%}
+{%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}"""
+
+
+def _expression(piece: str, names: Mapping[str, str]) -> str:
+    """A piece of a template as an expression of jinja2, its placeholders by these names."""
+    parts = [part for part in re.split(r"(\{\w+\})", piece) if part]
+    found = [names[part[1:-1]] if part[0] == "{" and part[-1] == "}" else json.dumps(part) for part in parts]
+    return " ~ ".join(found) or "''"
 
 
 def _blocks(name: str, start: str, middle: str, end: str, after: str, system: str) -> Template:

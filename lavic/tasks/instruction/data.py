@@ -14,6 +14,7 @@ from lavic.errors import UserError
 from lavic.model.chat_text import ChatText, choose_template, stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
+from lavic.model.templates import Template
 from lavic.tasks.base import TaskData
 from lavic.tasks.instruction.batches import Prompts, RecordBatches
 from lavic.tasks.instruction.building import RecordSource, load_records
@@ -146,6 +147,8 @@ class InstructionData(TaskData):
         self.reader = ImageReader(self.model_name, load_config(self.model_name), self.entry)
         self.processor = self.reader.processor  # saved beside the adapter
         template = choose_template(self.template, self.model_name, self.processor)
+        if isinstance(template, Template) and not template.captions_only:
+            self.processor.chat_template = template.jinja()  # who serves the adapter writes as it was taught
         chat = ChatText(self.processor.tokenizer, template, stop_ids(self.model_name, self.processor.tokenizer))
         training = self.trainer is None or self.trainer.state.fn == "fit"
         if self.questions is not None and self.trainer is not None and self.trainer.state.fn == "predict":

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoProcessor
 
+from lavic.model.templates import TEMPLATES
 from tests.instruction_files import InstructionFiles, write_instruction_files
 from tests.tasks.instruction.plain_loop import (
     ALPHA,
@@ -110,6 +112,8 @@ def test_steps_are_those_of_the_plain_loop(
     assert [entry["val_loss"] for entry in validations] == pytest.approx(expected.val_losses, rel=1e-5)
     assert all(entry["samples"] == 6 for entry in validations)
     assert all(entry["visual_gain"] != 0 for entry in validations)
+    served = AutoProcessor.from_pretrained(output / "instruction_adapter_best")
+    assert served.chat_template == TEMPLATES["mistral"].jinja()  # whoever serves it writes as it was taught
     found = weights_of(output)
     assert found.keys() == expected.weights.keys()
     for name, weights in expected.weights.items():
