@@ -1,4 +1,4 @@
-"""A template's jinja2, by transformers' own renderer, writes what the template itself does, and marks what it teaches."""
+"""A template in jinja2, rendered by transformers, writes what the template does and marks what it teaches."""
 
 from typing import Any
 
