@@ -60,8 +60,8 @@ def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> Non
              "ranks": {"scored": 1 if n < 100 * hit else None, "no_images": 1 if n < 5 else 2}}
             for n in range(100)
         ]  # fmt: skip
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end_results.jsonl").write_text(lines)
+        written = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end_results.jsonl").write_text(written)
     console = Console(file=io.StringIO(), width=160)
     show_whole_catalogue(tmp_path, console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
