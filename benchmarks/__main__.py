@@ -36,17 +36,27 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    names = list(rows[0])
+    """The rows as a Markdown table; lists stand apart."""
+    names = [name for name in rows[0] if not isinstance(rows[0][name], list)]
     lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def lists(rows: list[dict[str, Any]]) -> str:
+    """Every row's lists, such as where its time goes."""
+    text = ""
+    for number, row in enumerate(rows, 1):
+        for name, lines in row.items():
+            if isinstance(lines, list):
+                text += f"\nRow {number}, {name}:\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+    return text
 
 
 def keep(name: str, before: dict[str, Any], result: dict[str, Any], folder: Path = RESULTS) -> None:
     """Prints the result and writes it as JSON and as Markdown."""
     folder.mkdir(exist_ok=True)
     facts = "\n".join(f"- {key}: {value}" for key, value in {**before, **result}.items() if key != "rows")
-    text = f"# {name}\n\n{table(result['rows'])}\n\n{facts}\n"
+    text = f"# {name}\n\n{table(result['rows'])}\n\n{facts}\n{lists(result['rows'])}"
     print(text)
     write_text(folder / f"{name}.md", text)
     write_text(folder / f"{name}.json", json.dumps({**before, **result}, indent=1) + "\n")

@@ -24,11 +24,10 @@ from crawl.sources import Wanted
 from lavic.catalogue.images import image_size
 
 MEASURE = """
-import json, multiprocessing, os, sys, time
+import json, multiprocessing, os, psutil, sys, time
 from pathlib import Path
 def private(pid):
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+    return sum(area.private_dirty for area in psutil.Process(pid).memory_maps())
 start = time.perf_counter()
 from types import SimpleNamespace
 from lavic.tasks.distillation.data import DistillationData

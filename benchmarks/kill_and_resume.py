@@ -1,6 +1,7 @@
 """Kills a training run again and again with SIGKILL and resumes it; the end must equal that of an unharmed run.
 
     python -m benchmarks.kill_and_resume --kills 20
+    python -m benchmarks.kill_and_resume --kills 20 --task instruction    # LoRA, and the projector in full
 
 Every other kill waits for a file that is being written (a checkpoint or an adapter) and strikes there; the others
 strike at a random moment. Meanwhile a reader polls the adapter's directory and the checkpoint and must never see half
@@ -25,11 +26,14 @@ import torch
 from safetensors import safe_open
 
 from lavic.demo.toy_llava import tiny_checkpoint
-from tests.conftest import Described, write_described
-from tests.training.command_line import ADAPTER, FORK, Started, options_of, start
+from tests.conftest import write_described
+from tests.instruction_files import write_instruction_files
+from tests.training.command_line import FORK, ROOT, Started, options_of, start
 
-WRITING = (f".{ADAPTER}.partial", "last.ckpt.partial")
+ADAPTER = "*_adapter_best"
+WRITING = ".*.partial"  # what a file or an adapter is called until it is whole
 Start = Callable[[Path], Started]
+Options = Callable[[Path], list[str]]  # output directory -> the command line
 
 
 class Reader:
@@ -51,20 +55,21 @@ class Reader:
 def _poll(output: Path, ended: Event, results: Any) -> None:
     torch.set_num_threads(1)
     reads, broken = 0, []
-    readers: dict[Path, Callable[[Path], object]] = {
-        output / ADAPTER / "adapter_config.json": lambda path: json.loads(path.read_text()),
-        output / ADAPTER / "adapter_model.safetensors": _read_all,
-        output / "last.ckpt": lambda path: torch.load(path, weights_only=True),
+    readers: dict[str, Callable[[Path], object]] = {
+        f"{ADAPTER}/*.json": lambda path: json.loads(path.read_text()),
+        f"{ADAPTER}/*.safetensors": _read_all,
+        "last.ckpt": lambda path: torch.load(path, weights_only=True),
     }
     while not ended.wait(0.02):
-        for path, read in readers.items():
-            try:
-                read(path)
-                reads += 1
-            except FileNotFoundError:
-                pass  # not yet, or swapped away between the look-up and the opening
-            except Exception as error:
-                broken.append(f"{path.name}: {error}")
+        for pattern, read in readers.items():
+            for path in output.glob(pattern):
+                try:
+                    read(path)
+                    reads += 1
+                except FileNotFoundError:
+                    pass  # swapped away between the look-up and the opening
+                except Exception as error:
+                    broken.append(f"{path.name}: {error}")
     results.put((reads, broken))
 
 
@@ -97,7 +102,7 @@ def kill_and_resume(begin: Start, output: Path, kills: int, seed: int, seconds: 
         process.join()
         if process.exitcode == 0:  # it came to its end first: start afresh, the same losses are due again
             (output / "last.ckpt").unlink()
-            shutil.rmtree(output / ADAPTER)
+            shutil.rmtree(adapter_of(output))
         elif process.exitcode is not None and process.exitcode > 0:
             raise RuntimeError(f"the run ended with status {process.exitcode}; see {output.with_suffix('.log')}")
         else:
@@ -124,13 +129,13 @@ def _while_writing(process: Started, output: Path, rng: random.Random, seconds: 
     """Waits for the n-th time that something is being written."""
     left, seen = rng.randint(1, 6), False
     while process.is_alive() and left:
-        writing = any((output / name).exists() for name in WRITING)
+        writing = any(output.glob(WRITING))
         left -= writing and not seen
         seen = writing
 
 
 def _progress(output: Path) -> str:
-    half = [name for name in WRITING if (output / name).exists()]
+    half = [path.name for path in output.glob(WRITING)]
     last = output / "last.ckpt"
     step = torch.load(last, weights_only=True)["global_step"] if last.exists() else None
     return f"last.ckpt of step {step}" + (f", half-written {' and '.join(half)}" if half else "")
@@ -149,9 +154,16 @@ def losses(output: Path) -> dict[int, list[float]]:
     return found
 
 
-def adapter_hash(output: Path) -> str:
-    """Of the adapter's weights."""
-    return hashlib.sha256((output / ADAPTER / "adapter_model.safetensors").read_bytes()).hexdigest()
+def adapter_of(output: Path) -> Path:
+    """The best adapter's folder."""
+    [folder] = output.glob(ADAPTER)
+    return folder
+
+
+def adapter_hashes(output: Path) -> dict[str, str]:
+    """Of the adapter's weights, and of the parts that are trained whole, by file."""
+    files = adapter_of(output).glob("*.safetensors")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def differences(whole: Path, parts: Path) -> list[str]:
@@ -162,14 +174,14 @@ def differences(whole: Path, parts: Path) -> list[str]:
         for step, values in expected.items()
         if set(found.get(step, [])) != {values[0]}
     ]
-    if adapter_hash(whole) != adapter_hash(parts):
+    if adapter_hashes(whole) != adapter_hashes(parts):
         wrong.append("the adapters differ")
     return wrong
 
 
-def compare(folder: Path, kills: int, seed: int, samples: int) -> list[str]:
+def compare(folder: Path, kills: int, seed: int, samples: int, task: str = "distillation") -> list[str]:
     """Runs once unharmed and once killed, in `folder`; what differs, and every half-written file that was seen."""
-    begin = tiny_run(folder, samples)
+    begin = tiny_run(folder, TASKS[task](folder, samples))
     seconds = finish(begin, folder / "whole")
     reader = Reader(folder / "parts")
     kill_and_resume(begin, folder / "parts", kills, seed, seconds)
@@ -178,15 +190,36 @@ def compare(folder: Path, kills: int, seed: int, samples: int) -> list[str]:
     return broken + differences(folder / "whole", folder / "parts")
 
 
-def tiny_run(folder: Path, samples: int) -> Start:
+def distillation(folder: Path, samples: int) -> Options:
+    """Stage 1 on described images."""
+    described = write_described(folder / "data", samples, 6)
+    return lambda output: options_of(folder / "tiny", described, output)
+
+
+def instruction(folder: Path, samples: int) -> Options:
+    """LoRA on the language model and the whole projector, on conversations, with a schedule."""
+    files = write_instruction_files(folder / "data", seen=samples - samples // 3, text=samples // 3)
+    entry = "init_args.entry={tokens: patch, shape: null}"
+    return lambda output: [
+        "fit", f"--config={ROOT}/configs/instruct.yaml", *files.options(),
+        f"--model.init_args.base.name={folder / 'tiny'}",
+        f"--model.{entry}", f"--data.{entry}", "--model.init_args.max_new_tokens=4", "--trainer.accelerator=cpu",
+        "--trainer.accumulate_grad_batches=1", "--trainer.log_every_n_steps=1", f"--trainer.default_root_dir={output}",
+        f"--logs_dir={output / 'logs'}",
+    ]  # fmt: skip
+
+
+TASKS = {"distillation": distillation, "instruction": instruction}
+
+
+def tiny_run(folder: Path, options: Options) -> Start:
     """Two epochs with dropout on a tiny LLaVA-v1.6, a checkpoint after every second step, a loader's worker."""
     tiny_checkpoint(folder / "tiny")
-    described: Described = write_described(folder / "data", samples, 6)
     numbers = itertools.count()
 
     def begin(output: Path) -> Started:
         arguments = [
-            *options_of(folder / "tiny", described, output), "--resume", "--trainer.max_epochs=2",
+            *options(output), "--resume", "--trainer.max_epochs=2",
             "--checkpoint.every_n_steps=2", "--model.init_args.trainable.lora.dropout=0.2",
             "--trainer.val_check_interval=0.5", "--data.init_args.batch_size=2", "--data.init_args.num_workers=1",
         ]  # fmt: skip
@@ -201,10 +234,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="kills before the run may end (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--samples", type=int, default=48, help="training samples of an epoch (default: 48)")
+    parser.add_argument("--task", choices=TASKS, default="distillation", help="what is trained (default: distillation)")
     parser.add_argument("--keep", type=Path, help="keep the runs in this directory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        wrong = compare((options.keep or Path(temporary)).resolve(), options.kills, options.seed, options.samples)
+        folder = (options.keep or Path(temporary)).resolve()
+        wrong = compare(folder, options.kills, options.seed, options.samples, options.task)
     print("\n".join(wrong) or "the same losses and adapter, bit for bit")
     return int(bool(wrong))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.real_size_row import ANSWER, CANDIDATES, STAGE_2
+from benchmarks.real_size_ways import ANSWER, CANDIDATES, STAGE_2
 from benchmarks.workload import padded, placeholder_ids, prefix_ids, token_ids
 from lavic.cost.default_config import default_config
 from lavic.model.loading import build_on_meta

@@ -1,9 +1,10 @@
 """Real shapes with random weights on a GPU: `python -m benchmarks real-size`.
 
-For each profile, in turns with the plain way on the same GPU: samples/s, model FLOP utilisation, and the peak memory
-beside what `lavic plan` says. The weights are the default checkpoint's shapes, drawn on the device, so nothing is
-downloaded. Views are ready on the host for both, so this compares the steps; loading is `data`'s matter. Rows come in
-order of worth and are kept one by one; `--seconds` ends it between two, and a later call measures what is missing.
+For each profile, in turns with the plain way on the same GPU: samples/s, model FLOP utilisation, the peak memory
+beside what `lavic plan` says, and the ten operations that take most of a step's time. Of `describe`, what comes before
+the first token and what comes after it stand apart. The weights are the default checkpoint's shapes, drawn on the
+device, so nothing is downloaded. Views are ready on the host for both, so this compares the steps; loading is `data`'s
+matter. Rows come in order of worth and are kept one by one; `--seconds` ends it between two, a later call goes on.
 With `--toy` it runs a toy model on any device, as a check of this program, and the figures mean nothing.
 """
 
@@ -14,7 +15,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.real_size_row import Profile, measure
+from benchmarks.real_size_row import measure
+from benchmarks.real_size_ways import Profile
 from benchmarks.workload import toy_config
 from lavic.cost.default_config import default_config
 
@@ -31,6 +33,8 @@ def profiles(batches: list[int]) -> list[Profile]:
         Profile("stage 1", "nf4", first),
         Profile("stage 1", "bf16", first, compiled=True),
         Profile("stage 2", "bf16", first, "full", tokens=500),
+        Profile("describe", "bf16", 8, tokens=100),
+        Profile("instruct", "bf16", first, "full", tokens=2048),
         Profile("stage 2", "bf16", first, tokens=1000),
         Profile("stage 2", "bf16", most, "full", tokens=500),
         Profile("embed", "bf16", 16),

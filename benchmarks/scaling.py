@@ -5,6 +5,7 @@ are samples a second, the median over the lines of the run's log, and the median
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=640, help="training samples (default: 640)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of one and of two processes (default: 3)")
     options = parser.parse_args()
-    print("load:", Path("/proc/loadavg").read_text().strip())
+    print("load:", *os.getloadavg())
     ratios = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

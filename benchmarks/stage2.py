@@ -1,9 +1,11 @@
-"""Stage 2's two savings beside the plain way, on LLaVA-v1.6-mistral-7B's proportions at 1/16 of its widths.
+"""Stage 2's two savings beside the plain way, on LLaVA-v1.6-mistral-7B's proportions at a part of its widths.
 
     python -m benchmarks.stage2
 
 1. Training: CLS tokens out of the item store, beside opening, cutting and encoding ten images in every step.
 2. Scoring ten candidates on one prompt's keys and values, beside ten separate forward passes.
+3. A training step beside its floor: the FLOP that the language model cannot avoid, at the speed that this device
+   reaches in plain matrix products of the same shapes.
 
 Layers, views, tokens a view and tokens a prompt are the real model's, so FLOPs keep their proportions; the time to
 open and cut an image is that of real images. Times are CPU seconds of one thread, the least of several runs, so
@@ -11,9 +13,11 @@ that other work on the machine does not count. Both ways must give the same loss
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,11 +33,15 @@ from transformers import (
 
 from lavic.catalogue.images import open_image
 from lavic.catalogue.items import Item
+from lavic.cost.counting import Sample, language_linears, step_flop
 from lavic.model.adapters.fused_lora import fuse_lora
 from lavic.model.adapters.stacking import stack_adapters
 from lavic.model.loss import target_loss
-from lavic.model.parts import Lora, unwrap
+from lavic.model.parts import Lora, TrainableParts, unwrap
+from lavic.model.prefix_reuse import split_batch
+from lavic.model.prefix_reuse import target_loss as fast_target_loss
 from lavic.model.scoring import PromptState
+from lavic.model.speedups import PLAIN
 from lavic.model.views import cut_views, restrict_grid
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 from lavic.tasks.recommendation.item_store import ItemStore, build_item_store
@@ -43,8 +51,8 @@ PLACEHOLDERS = [32002, 32003, 32004, 32005, 32006]
 IDENTITY = {"model": "benchmark", "adapter": "none", "views": "five"}
 
 
-def scaled_llava(scale: int) -> LlavaNextForConditionalGeneration:
-    """LLaVA-v1.6-mistral-7B with all widths divided by `scale`, untrained."""
+def scaled_llava(scale: int, layers: int = 32) -> LlavaNextForConditionalGeneration:
+    """LLaVA-v1.6-mistral-7B with all widths divided by `scale`, untrained; `layers` of the language model."""
     vision = CLIPVisionConfig(
         hidden_size=1024 // scale,
         intermediate_size=4096 // scale,
@@ -56,7 +64,7 @@ def scaled_llava(scale: int) -> LlavaNextForConditionalGeneration:
     text = MistralConfig(
         hidden_size=4096 // scale,
         intermediate_size=14336 // scale,
-        num_hidden_layers=32,
+        num_hidden_layers=layers,
         num_attention_heads=max(2, 32 // scale),
         num_key_value_heads=max(1, 8 // scale),
         vocab_size=32064,
@@ -168,19 +176,71 @@ def measure_scoring(llava: LlavaNextForConditionalGeneration, prompt_tokens: int
     print(f"  ten forward passes {apart:.3f}, shared {together:.3f}: {apart / together:.2f} times as fast")
 
 
+def matmul_seconds(config: LlavaNextConfig, tokens: int) -> float:
+    """CPU seconds of one layer's products over `tokens` tokens, each forward and for its input's gradient, as plain
+    matrix products of float32; the second of two runs."""
+    seconds = 0.0
+    for linear in language_linears(config).values():
+        inputs, weight = torch.randn(tokens, linear.inputs), torch.randn(linear.outputs, linear.inputs)
+        for _ in range(2):
+            started = time.process_time()
+            torch.mm(torch.mm(inputs, weight.T), weight)
+            taken = time.process_time() - started
+        seconds += taken
+    return seconds
+
+
+def measure_floor(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, runs: int) -> None:
+    """Prints how many times the floor a training step takes, the two measured in turns."""
+    tokens, config = prompt_tokens + ANSWER, llava.config
+    torch.manual_seed(2)
+    input_ids = torch.randint(3, 32000, (1, tokens))
+    labels = torch.where(torch.arange(tokens) >= prompt_tokens, input_ids, -100)
+    trainable = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=Lora(dropout=0.1))
+    inner = unwrap(stack_adapters(llava, None, None, trainable.lora, "benchmark", seed=0)).train()
+    fuse_lora(inner)
+    prompt = (input_ids, torch.ones_like(input_ids), labels)
+    speedups = replace(PLAIN, target_logits_only=True, fused_lora=True)
+    split = split_batch(*prompt, PLACEHOLDERS, speedups=speedups)
+    nothing = torch.empty(0, config.text_config.hidden_size)
+
+    def step() -> Tensor:
+        loss = fast_target_loss(inner, *prompt, nothing, PLACEHOLDERS, split=split)
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    sample = Sample(views=0, tokens=tokens, prefix=0, before_placeholder=0, targets=ANSWER)
+    flop = step_flop(config, trainable, sample, speedups).language.total
+    layer = 4.0 * tokens * sum(linear.parameters for linear in language_linears(config).values())
+    ratios = []
+    for _ in range(runs):
+        before = matmul_seconds(config, tokens)
+        taken, _ = cpu_seconds(step, 1)
+        rate = 2 * layer / (before + matmul_seconds(config, tokens))
+        ratios.append((taken / (flop / rate), taken, rate))
+    ratio, taken, rate = sorted(ratios)[len(ratios) // 2]
+    print(f"a training step of {tokens} tokens, CPU seconds, the middle of {runs} turns")
+    print(f"  floor {flop / rate:.3f}: {flop / 1e9:.0f} GFLOP at {rate / 1e9:.1f} GFLOP/s of plain products")
+    print(f"  step {taken:.3f}: {ratio:.2f} times the floor")
+
+
 def main() -> None:
-    """Measures both savings for a short and a long prompt."""
+    """Measures the savings and the floor for short and long prompts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=int, default=16, help="the real widths are divided by this")
     parser.add_argument("--prompt_tokens", type=int, nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--runs", type=int, default=2, help="timed runs of each way")
+    parser.add_argument("--layers", type=int, default=32, help="of the language model, where the floor is measured")
+    parser.add_argument("--floor", action="store_true", help="the third alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"widths / {options.scale}; load average {Path('/proc/loadavg').read_text().split()[:3]}")
+    print(f"widths / {options.scale}, {options.layers} layers; load average {os.getloadavg()}")
     for prompt_tokens in options.prompt_tokens:
-        llava = scaled_llava(options.scale)
-        measure_scoring(llava, prompt_tokens, options.runs)
-        measure_training(llava, prompt_tokens, options.runs)
+        measure_floor(scaled_llava(options.scale, options.layers), prompt_tokens, options.runs)
+        if not options.floor:
+            llava = scaled_llava(options.scale)
+            measure_scoring(llava, prompt_tokens, options.runs)
+            measure_training(llava, prompt_tokens, options.runs)
 
 
 if __name__ == "__main__":

@@ -72,17 +72,25 @@ def build(
     trainable: TrainableParts | None = None,
 ) -> LlavaNextForConditionalGeneration:
     """Random weights on `device`, LoRA (stage 1's) in float32, both factors nonzero, training mode."""
+    llava = random_llava(config, device, dtype)
+    model = place_adapters(llava, trainable or TrainableParts(lora=Lora(dropout=dropout)), "", seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    return unwrap(model).train()
+
+
+def random_llava(
+    config: LlavaNextConfig, device: torch.device, dtype: torch.dtype
+) -> LlavaNextForConditionalGeneration:
+    """A frozen model of random weights, drawn on `device`."""
     torch.manual_seed(0)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     with device:
         llava = LlavaNextForConditionalGeneration(config).requires_grad_(False)
     torch.set_default_dtype(default)
-    model = place_adapters(llava, trainable or TrainableParts(lora=Lora(dropout=dropout)), "", seed=0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.01)
-    return unwrap(model).train()
+    return llava
 
 
 def write_images(folder: Path, count: int, side: int = 800) -> list[Path]:

@@ -16,7 +16,6 @@ from multidict import CIMultiDict
 from yarl import URL
 
 PART = 1 << 16  # bytes read at a time
-LONGEST_LINE = 1 << 16  # bytes; http.client's own bound
 
 
 class ShortBody(OSError):

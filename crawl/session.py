@@ -30,7 +30,7 @@ from crawl.verifiers import Verifiers
 from crawl.verify import ImageRules
 from lavic.files import writing
 
-DONE, WRONG_INPUT, TRANSIENT_LEFT, INTERRUPTED = 0, 2, 3, 130
+DONE, WRONG_INPUT, TRANSIENT_LEFT = 0, 2, 3
 
 MakeTransport = Callable[[Settings], Transport]
 

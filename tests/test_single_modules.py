@@ -14,7 +14,6 @@ ALLOWED: dict[str, dict[str, str]] = {
     "crawl/verify.py": {DECODES: "opens bytes in memory, of the formats that it allows; the pixels come from to_rgb"},
     "lavic/model/text.py": {PARSES: "the package's own prompts", READS: "the package's own prompts"},
     "lavic/demo/toy_tokenizer.py": {PARSES: "what the tokenizers library just made"},
-    "lavic/runs/run_files.py": {READS: "/proc of the system"},
     "lavic/catalogue/importing.py": {PARSES: "a cell of a table that was read already"},
     "lavic/training/card.py": {READS: "the package's own template"},
 }

@@ -65,7 +65,7 @@ class StepPlan(Sampler[MicroBatch]):
         seed: int | None = None,
         kinds: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self.kinds = np.zeros(len(lengths), np.int64) if kinds is None else kinds
+        self.kinds = np.zeros(len(lengths), np.int8) if kinds is None else kinds
         self.lengths, self.target_lengths = lengths, target_lengths
         self.batch_size, self.accumulate = batch_size, accumulate
         self.world_size, self.rank = world_size, rank
@@ -85,10 +85,12 @@ class StepPlan(Sampler[MicroBatch]):
 
     def __iter__(self) -> Iterator[MicroBatch]:
         steps = self.steps()
-        for number, step in enumerate(steps, 1):
+        step = next(steps, None)
+        while step is not None:
+            following = next(steps, None)
             targets = int(self.target_lengths[step].sum())
             rows = -(-len(step) // (self.batch_size * self.world_size))
-            if number < len(steps):  # only an epoch's last step may have fewer micro-batches
+            if following is not None:  # only an epoch's last step may have fewer micro-batches
                 rows = self.accumulate
             slots = rows * self.world_size
             for row, samples in enumerate(np.array_split(step, slots)):
@@ -98,30 +100,31 @@ class StepPlan(Sampler[MicroBatch]):
                     yield MicroBatch(tuple(int(i) for i in samples), targets)
                 else:
                     yield MicroBatch((int(step[0]),), targets, ghost=True)
+            step = following
 
-    def steps(self) -> list[npt.NDArray[np.int64]]:
-        """The samples of every optimizer step of the epoch, each sorted by length."""
+    def steps(self) -> Iterator[npt.NDArray[np.int64]]:
+        """The samples of every optimizer step of the epoch, each sorted by length; made as they are asked for."""
         per_step = self.batch_size * self.accumulate * self.world_size
-        kinds = np.unique(self.kinds)
-        if self.seed is None:
-            by_length = np.argsort(self.lengths, kind="stable")
-            groups = [by_length[self.kinds[by_length] == kind] for kind in kinds]
-            return _short_last([group[i : i + per_step] for group in groups for i in range(0, len(group), per_step)])
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
-        steps, rests = [], []
-        for kind in kinds:
-            own = order[self.kinds[order] == kind]
+        rng = None if self.seed is None else np.random.default_rng([self.seed, self.epoch])
+        order = np.argsort(self.lengths, kind="stable") if rng is None else rng.permutation(len(self.lengths))
+        wholes: list[npt.NDArray[np.int64]] = []
+        rests: list[npt.NDArray[np.int64]] = []
+        for kind in np.unique(self.kinds):
+            own = order if (self.kinds == kind).all() else order[self.kinds[order] == kind]
             whole, rest = np.split(own, [len(own) // per_step * per_step])
             for start in range(0, len(whole), WINDOW * per_step):
-                window = whole[start : start + WINDOW * per_step]
-                window = window[np.argsort(self.lengths[window], kind="stable")]
-                steps += [window[i : i + per_step] for i in range(0, len(window), per_step)]
-            rests += [rest[np.argsort(self.lengths[rest], kind="stable")]] if len(rest) else []
-        return [steps[i] for i in rng.permutation(len(steps))] + rests
+                self._sort(whole[start : start + WINDOW * per_step])
+            self._sort(rest)
+            wholes.append(whole)
+            rests += [rest] if len(rest) else []
+        full = (
+            wholes[0] if len(wholes) == 1 else np.concatenate([order[:0], *wholes])
+        )  # one array: a list of millions of steps would be held in memory
+        count = len(full) // per_step
+        for number in range(count) if rng is None else rng.permutation(count):
+            yield full[number * per_step : (number + 1) * per_step]
+        yield from rests
 
-
-def _short_last(steps: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
-    """The steps with the short ones, one a kind, at the end."""
-    longest = max((len(step) for step in steps), default=0)
-    return sorted(steps, key=lambda step: len(step) < longest)
+    def _sort(self, samples: npt.NDArray[np.int64]) -> None:
+        """By length, in place."""
+        samples[:] = samples[np.argsort(self.lengths[samples], kind="stable")]

@@ -7,7 +7,6 @@ each other with the same ID. Every `1 / valid_share`-th item with an image, by a
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.tables import read_rows
@@ -268,15 +269,5 @@ def _sweep(out: Path) -> None:
     """Removes what killed imports left half-written."""
     for partial in out.glob(".*.partial"):
         pid = partial.name.split(".")[-2]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             partial.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

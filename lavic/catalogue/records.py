@@ -15,7 +15,7 @@ Every record of a file is either used or listed with its reason.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,7 @@ class Record:
         images: names of the images, in the order of the turns.
         system: the system text; None is the template's own.
         changes: what was settled to make it usable, in words.
+        place: where its object stands in the file, as `Entry.place`; of a record that was read from one.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Record:
     images: tuple[str, ...] = ()
     system: str | None = None
     changes: tuple[str, ...] = ()
+    place: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def read_records(path: Path) -> Iterator[Record | Unusable]:
             yield Unusable(entry.where, entry.reason)
             continue
         try:
-            yield parse_record(entry.value, entry.key or str(number))
+            yield replace(parse_record(entry.value, entry.key or str(number)), place=entry.place)
         except _Fault as fault:
             yield Unusable(_where(entry.value, entry.where), str(fault))
 
@@ -112,6 +114,21 @@ def parse_record(value: Any, number: str) -> Record:
         raise _Fault("no question with an answer")
     shown = sum(turn.images for turn in kept)
     return Record(_id(value, number), tuple(kept), tuple(images[:shown]), system, tuple(changes))
+
+
+def parse_question(value: Any, number: str) -> tuple[Record, str | None] | str:
+    """A record up to its last question, and the answer that stands behind it if one does; or why it cannot be asked."""
+    answered = True
+    for name, speaker, said in FORMS if isinstance(value, dict) else ():
+        last = written[-1] if isinstance(written := value.get(name), list) and written else None
+        if isinstance(last, dict) and ROLES.get(str(last.get(speaker))) == "user":
+            answered = False
+            value = {**value, name: [*value[name], {speaker: "assistant", said: "-"}]}
+    try:
+        record = parse_record(value, number)
+    except _Fault as fault:
+        return str(fault)
+    return replace(record, turns=record.turns[:-1]), record.turns[-1].text.strip() if answered else None
 
 
 def _turns(value: dict[str, Any]) -> tuple[list[Turn], str | None]:

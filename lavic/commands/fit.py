@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from lavic.commands.options import OneSentence, found_configs, one_sentence
+from lavic.commands.options import OneSentence, found_configs, making_classes, one_sentence
 from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.model.loading import resolve_dtype
@@ -23,7 +23,7 @@ from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
 from lavic.training.guards import SkipNonFiniteSteps
-from lavic.training.predictions import PredictionWriter
+from lavic.training.predictions import PredictionWriter, begin
 from lavic.training.preflight import Preflight
 from lavic.training.run_folder import lock_output, run_id
 from lavic.training.run_log import RunLog
@@ -52,7 +52,9 @@ class LavicCLI(LightningCLI):
             help="Folder of the text log, the metrics and TensorBoard's events.",
         )
         parser.add_argument(
-            "--resume", action="store_true", help="Go on from last.ckpt in the output directory, if there is one."
+            "--resume",
+            action="store_true",
+            help="Go on from what the output directory holds: fit from last.ckpt, predict behind the last answer.",
         )
         parser.add_argument("--json", action="store_true", help="Print the metrics as one JSON object.")
         parser.add_lightning_class_args(TrainableCheckpoint, "checkpoint")
@@ -70,6 +72,11 @@ class LavicCLI(LightningCLI):
         if config.trainer.precision is None:
             config.trainer.precision = PRECISION[dtype]
         check_before_start(config.trainer.strategy, device)
+        if config.trainer.overfit_batches:
+            raise UserError(
+                f"trainer.overfit_batches is {config.trainer.overfit_batches}, which would replace the plan of batches;"
+                " set data.init_args.max_samples instead, as configs/with/debug_overfit.yaml does."
+            )
         output = Path(config.trainer.default_root_dir or "out")
         config.trainer.default_root_dir = str(output)
         config.trainer.enable_progress_bar = sys.stderr.isatty()
@@ -80,6 +87,11 @@ class LavicCLI(LightningCLI):
             run = run_id(config.logs_dir)
             start_text_log(config.logs_dir / f"{run}.log", terminal=sys.stderr.isatty())
             config.ckpt_path = checkpoint_to_resume(output, config.resume)
+
+    def instantiate_classes(self) -> None:
+        """Makes model, data and trainer."""
+        with making_classes():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""
@@ -122,6 +134,10 @@ class LavicCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predicts into the output directory."""
+        resume = self.config[self.subcommand].resume
+        if resume and getattr(self.datamodule, "questions", None) is None:
+            raise UserError("--resume of predict goes on with a file of questions; give data.init_args.questions.")
+        begin(self.trainer, resume)
         with explained(Path(self.trainer.default_root_dir)):
             self.trainer.predict(return_predictions=False, **{k: v for k, v in kwargs.items() if "return" not in k})
 

@@ -7,6 +7,7 @@ before it, then flags; a mistake is one sentence. Nothing here imports torch bef
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,29 @@ def one_sentence(message: str) -> str:
     return re.sub(r"\s+", " ", "; ".join(lines))
 
 
+MISSING = re.compile(r"Requirement .* not met|No module named")
+
+
+@contextmanager
+def making_classes() -> Iterator[None]:
+    """What a constructor refuses, and what lacks a package, as one sentence; the parser wraps both in its own words."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if refused := _user_error(error):
+            raise refused from None
+        if reasons := [line.strip(" -") for line in str(error).splitlines() if MISSING.search(line)]:
+            raise UserError(f"A class of the configuration needs another package ({reasons[0]}).") from None
+        raise
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake among an error's causes."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class OneSentence:
     """For a parser: a mistake in a flag or a YAML file is one sentence, not a page of usage."""
 
@@ -38,11 +62,8 @@ class OneSentence:
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises a UserError instead of printing the usage."""
-        cause: BaseException | None = ex
-        while cause is not None:  # of a constructor or a reader, which the parser wraps in words of its own
-            if isinstance(cause, UserError):
-                raise cause
-            cause = cause.__cause__ or cause.__context__
+        if refused := _user_error(ex):  # of a constructor or a reader
+            raise refused
         said = one_sentence(message).rstrip(".")
         raise UserError(f"{said} (see --help)." if self.prog.startswith("python -m lavic") else f"{said}.")
 
@@ -56,12 +77,8 @@ class OptionParser(OneSentence, ArgumentParser):
 
     def made(self, argv: Sequence[str]) -> Namespace:
         """The same, with objects in the place of their options. Raises UserError."""
-        try:
+        with making_classes():
             made: Namespace = self.instantiate_classes(self.parse(argv))
-        except ValueError as error:
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
         return made
 
 

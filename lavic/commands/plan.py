@@ -1,7 +1,7 @@
 """`python -m lavic plan`: what a configuration needs and how fast it should be, before any weight is loaded."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     run = planned_run(task, data, int(options.trainer.get("max_epochs") or 1), options.prompt_tokens)
     name, gpu = _gpu(options.gpu)
     plan = make_plan(run, name, gpu)
+    plan["strategy"] = _sharding(options.trainer.get("strategy"))
     if options.images:
         plan["images"] = image_plan(load_config_of(run.base), options.images, gpu)
     print(json.dumps(plan, indent=2) if options.json else as_text(plan))
@@ -99,10 +100,17 @@ def planned_run(task: Task, data: TaskData, epochs: int, prompt_tokens: int) -> 
         targets = min(prompt_tokens, ANSWER) if isinstance(task, Vqa) else (prompt_tokens + 1) // 2
         tokens = prompt_tokens + image_tokens
         sample = Sample(views, tokens, prefix=0, before_placeholder=0, targets=targets, patches=not class_tokens)
-        speedups = replace(PLAIN, fused_lora=True)
+        speedups = replace(PLAIN, target_logits_only=True, fused_lora=True)
         return Run(trainable=task.trainable, speedups=speedups, sample=sample, samples=None, **common)
     name = task.report.task
     raise UserError(f"The plan does not know the task {name}; it knows those that LaViC ships.")
+
+
+def _sharding(strategy: Any) -> str | None:
+    """The strategy's name if it divides weights or optimizer state over processes, which the plan does not count."""
+    named = strategy.get("class_path") if isinstance(strategy, Mapping) else getattr(strategy, "class_path", strategy)
+    name = named.rpartition(".")[2] if isinstance(named, str) else type(named).__name__
+    return name if name in ("ModelParallelStrategy", "FSDPStrategy", "DeepSpeedStrategy") else None
 
 
 def _count_samples(path: Path, most: int | None) -> int | None:
@@ -177,7 +185,7 @@ def _by_part(flop: StepFlop) -> dict[str, float]:
 
 
 def _bytes(config: LlavaNextConfig, run: Run, sample: Sample) -> dict[str, float]:
-    precision = Precision(weights=4 if run.base.dtype == "float32" else 2, nf4=run.base.quantization == "nf4")
+    precision = Precision(weights=4 if run.base.dtype == "float32" else 2, nf4=run.base.quantization != "none")
     return step_bytes(config, run.trainable, precision, run.batch_size, sample, run.speedups, run.checkpointing)
 
 
@@ -226,6 +234,8 @@ def as_text(plan: dict[str, Any]) -> str:
         f"{sample['tokens'] - sample['before_placeholder']} from the first placeholder on",
         *(f"GiB {part.replace('_', ' '):<22}{size:>6.2f}" for part, size in gib.items()),
     ]
+    if plan.get("strategy"):
+        lines.append(f"counted for a process that holds all of it; {plan['strategy']} divides some over the processes")
     for command in ("embed", "describe") if "images" in plan else ():
         cost, count = plan["images"][command], plan["images"]["images"]
         time = "" if cost["hours"] is None else f", {cost['hours']:.2f} hours"

@@ -3,7 +3,13 @@
 import logging
 import warnings
 
-NOISE = ("litlogger", "\U0001f4a1", "Failed to load CPU gemm_4bit_forward")
+NOISE = ("litlogger", "\U0001f4a1", "Failed to load CPU gemm_4bit_forward", "Seed set to")
+LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "bitsandbytes",
+    "bitsandbytes.cextension",
+)
 
 
 def quieten() -> None:
@@ -13,6 +19,6 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module="lightning|torch|peft|transformers|bitsandbytes")
-    for name in ("lightning.pytorch.utilities.rank_zero", "bitsandbytes", "bitsandbytes.cextension"):
+    for name in LOGGERS:
         logging.getLogger(name).addFilter(lambda record: not any(noise in record.getMessage() for noise in NOISE))
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from transformers import LlavaNextConfig
 
 from lavic.model.activation_checkpointing import ActivationCheckpointing
-from lavic.model.parts import Mode, TrainableParts
+from lavic.model.loading import AnyLlavaConfig, build_on_meta
+from lavic.model.parts import PARTS, Mode, TrainableParts, part_of, place_adapters, trained_parameters
 from lavic.model.prefix_reuse import LOSS_CHUNK
 from lavic.model.speedups import Speedups
 
@@ -137,38 +138,33 @@ def vision_tokens(config: LlavaNextConfig) -> int:
     return int((vision.image_size // vision.patch_size) ** 2 + 1)
 
 
-def parameters(config: LlavaNextConfig) -> dict[str, int]:
-    """Parameters of `vision`, `projector`, `language` (its embeddings included) and `head`."""
-    vision, text = config.vision_config, config.text_config
-    layer = sum(linear.parameters for linear in vision_linears(config).values()) + 4 * vision.hidden_size
-    outside = (3 * vision.patch_size**2 + 1 + vision_tokens(config) + 4) * vision.hidden_size
-    block = sum(linear.parameters for linear in language_linears(config).values()) + 2 * text.hidden_size
-    embeddings = text.vocab_size * text.hidden_size
-    projector = sum(linear.parameters for linear in projector_linears(config).values())
-    return {
-        "vision": vision.num_hidden_layers * layer + outside,
-        "projector": projector + text.hidden_size,  # image_newline stands beside it
-        "language": text.num_hidden_layers * block + text.hidden_size + embeddings,
-        "head": embeddings,
-    }
+def parameters(config: AnyLlavaConfig) -> dict[str, int]:
+    """Parameters of `vision`, `projector`, `language` (its embeddings included) and `head`, of any model.
+
+    The model is built for it on the meta device, once in a process for each configuration. A head that shares its
+    weights with the embeddings is counted there.
+    """
+    key = config.to_json_string()
+    if key not in _COUNTED:
+        counts = dict.fromkeys((*PARTS, "head"), 0)
+        for name, parameter in build_on_meta(config).named_parameters():
+            counts["head" if name.startswith("lm_head.") else part_of(name)] += parameter.numel()
+        _COUNTED[key] = counts
+    return dict(_COUNTED[key])
 
 
-def trainable_parameters(config: LlavaNextConfig, trainable: TrainableParts) -> dict[str, int]:
-    """Trainable parameters of `vision`, `projector` and `language`."""
-    whole = parameters(config)
-    whole["projector"] -= config.text_config.hidden_size
-    layers = {
-        "vision": (vision_linears(config), config.vision_config.num_hidden_layers),
-        "projector": (projector_linears(config), 1),
-        "language": (language_linears(config), config.text_config.num_hidden_layers),
-    }
-    counts = {}
-    for part, (linears, times) in layers.items():
-        mode: Mode = getattr(trainable, part)
-        adapted = [linear for name, linear in linears.items() if rank_of(trainable, part, name)]
-        lora = times * trainable.lora.r * sum(linear.inputs + linear.outputs for linear in adapted)
-        counts[part] = {"lora": lora, "full": whole[part], "frozen": 0}[mode]
-    return counts
+def trainable_parameters(config: AnyLlavaConfig, trainable: TrainableParts) -> dict[str, int]:
+    """Trainable parameters of `vision`, `projector` and `language` (its head included), counted likewise."""
+    key = config.to_json_string() + repr(trainable)
+    if key not in _COUNTED:
+        counts = dict.fromkeys(PARTS, 0)
+        for _, parameter, part in trained_parameters(place_adapters(build_on_meta(config), trainable, "")):
+            counts[part] += parameter.numel()
+        _COUNTED[key] = counts
+    return dict(_COUNTED[key])
+
+
+_COUNTED: dict[str, dict[str, int]] = {}  # by the configuration and what of it is trained
 
 
 def rank_of(trainable: TrainableParts, part: str, linear: str) -> int:

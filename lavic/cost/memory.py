@@ -83,19 +83,18 @@ def step_bytes(
 
 
 def _weight_bytes(config: LlavaNextConfig, trainable: TrainableParts, precision: Precision) -> dict[str, float]:
-    counts = parameters(config)
-    frozen = {part: float(precision.weights * counts[part]) for part in ("vision", "projector", "language", "head")}
+    """Of the weights that are not trained; a part in full mode is held once, in float32, among those that are."""
+    counts, trained = parameters(config), trainable_parameters(config, trainable)
+    counts["language"] += counts["head"]
+    for part in PARTS:
+        if getattr(trainable, part) == "full":
+            counts[part] -= trained[part]
+    frozen = {part: float(precision.weights * counts[part]) for part in PARTS}
     if precision.nf4:
         layers = config.text_config.num_hidden_layers
         linears = layers * sum(linear.parameters for linear in language_linears(config).values())
         frozen["language"] -= (precision.weights - NF4_BYTES) * linears
-    for part in PARTS:
-        if getattr(trainable, part) == "full":  # a frozen copy stays, beside the one PEFT trains
-            frozen[part] = float(precision.weights * counts[part])
-    return {
-        "vision_weights": frozen["vision"] + frozen["projector"],
-        "language_weights": frozen["language"] + frozen["head"],
-    }
+    return {"vision_weights": frozen["vision"] + frozen["projector"], "language_weights": frozen["language"]}
 
 
 def vision_activations(

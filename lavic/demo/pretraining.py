@@ -91,11 +91,11 @@ def train_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor, looks
     labels = torch.tensor([_labels(look, classes) for look in looks])
     heads = nn.ModuleList(nn.Linear(tower.config.hidden_size, len(names)) for names in classes)
     parameters = [*(p for p in tower.parameters() if p.requires_grad), *heads.parameters()]
-    for optimizer in _steps(parameters, TOWER_STEPS):
+    for optimizer in optimizer_steps(parameters, TOWER_STEPS):
         picked = torch.randint(len(patches), (TOWER_BATCH,))
         # Every second view is the whole image, the others are quarters of it.
         view = torch.randint(1, 5, (TOWER_BATCH,)) * torch.randint(0, 2, (TOWER_BATCH,))
-        seen = tower.post_layernorm(_run_tower(llava, patches[picked, view])[-1][:, 0])
+        seen = tower.post_layernorm(run_tower(llava, patches[picked, view])[-1][:, 0])
         losses = [nn.functional.cross_entropy(head(seen), labels[picked, index]) for index, head in enumerate(heads)]
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack(losses).sum())
@@ -113,7 +113,7 @@ def mean_patch_features(llava: LlavaNextForConditionalGeneration, patches: Tenso
         (P, 5, width).
     """
     with torch.no_grad():
-        means = [_run_tower(llava, five)[-2][:, 1:].mean(1) for five in patches]
+        means = [run_tower(llava, five)[-2][:, 1:].mean(1) for five in patches]
     return torch.stack(means)
 
 
@@ -164,7 +164,7 @@ def train_language(
     parts = (llava.model.multi_modal_projector, llava.model.language_model, llava.lm_head, choosing)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     steps = DESCRIBE_STEPS + CHOOSE_STEPS
-    for step, optimizer in enumerate(_steps(parameters, steps)):
+    for step, optimizer in enumerate(optimizer_steps(parameters, steps)):
         picked = rng.sample(range(len(shown)), DESCRIBE_BATCH)
         some = [shown[index] for index in picked]
         whole = step >= (1 - FULL_PROMPT_SHARE) * steps
@@ -215,7 +215,7 @@ def _labels(look: Look, classes: Sequence[Sequence[str]]) -> list[int]:
     return [list(names).index(value) for names, value in zip(classes, values, strict=True)]
 
 
-def _run_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor) -> list[Tensor]:
+def run_tower(llava: Llava, patches: Tensor) -> list[Tensor]:
     """The tower's hidden states, first to last, from embedded patches (V, patches, width)."""
     tower = llava.model.vision_tower
     embeddings = tower.embeddings
@@ -227,7 +227,7 @@ def _run_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor) -> lis
     return states
 
 
-def _steps(parameters: list[nn.Parameter], count: int) -> Iterator[torch.optim.Optimizer]:
+def optimizer_steps(parameters: list[nn.Parameter], count: int) -> Iterator[torch.optim.Optimizer]:
     """`count` times the optimizer, its learning rate rising over the first tenth and then falling to nearly 0."""
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.02, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=count + 1, pct_start=0.1)

@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lavic.demo.questions import drawn, split_images, words, write_questions
+from lavic.catalogue.images import open_image
+from lavic.demo.questions import split_images, words, write_questions
 from lavic.demo.toy_llava_1_5 import build_1_5
 from lavic.errors import UserError
 from lavic.evaluation.intervals import Interval
 from lavic.files.json_entries import Entry, read_entries, read_json
 
-FITTED = 60  # images to which the toy's patch embedding is fitted
 CONTROLS = {  # a control -> the questions on which it must do worse, and how it is told
     "no_image": ("without_external_knowledge", "without the image"),
     "shuffled_images": ("without_external_knowledge", "with another image"),
@@ -47,7 +47,9 @@ def demonstrate(folder: Path, seed: int, passed_on: Sequence[str], run: Run, con
     console.print("\n[bold]Questions about drawn images, and a table of what the images do not show[/]")
     write_questions(data)
     shown = split_images()["train"]
-    build_1_5(toy, words(shown), [drawn(*one) for one in shown[:FITTED]], seed)
+    console.print("\n[bold]A toy LLaVA-1.5 that can name what it sees, and has read nothing yet[/]")
+    images = [open_image(data / "Images" / image.name) for _, image in shown]
+    build_1_5(toy, words(shown), images, [image.look for _, image in shown], seed)
     options = [
         "--config", "configs/vqa.yaml", "--config", "configs/demo_vqa.yaml", "--seed_everything", 42 + seed,
         "--model.init_args.base.name", toy,
@@ -56,7 +58,7 @@ def demonstrate(folder: Path, seed: int, passed_on: Sequence[str], run: Run, con
         "--data.init_args.images_dir", data / "Images", "--data.init_args.knowledge.path", data / "knowledge.csv",
         "--trainer.default_root_dir", output,
     ]  # fmt: skip
-    console.print("\n[bold]A toy LLaVA-1.5 learns to look at the image and to read the table's text[/]")
+    console.print("\n[bold]It learns to answer from the image and from the table's text[/]")
     run("lavic", "fit", *options, *passed_on)
     run("lavic", "test", *options, "--model.init_args.adapter", output / "vqa_adapter_best")
     show(output, console, time.monotonic() - started)

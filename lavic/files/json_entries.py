@@ -55,7 +55,7 @@ def read_entries(
                 f"{path} holds several JSON values that span lines; write each in one line, or make a list."
             )
         elif spans == "the file" and not isinstance(first, list) and (not isinstance(first, dict) or is_record(first)):
-            yield Entry("line 1", first, None, tuple(scanner.repeated))
+            yield Entry("line 1", first, None, tuple(scanner.repeated), scanner.place)
         elif scanner.next_character() == "[":
             yield from scanner.elements()
         elif scanner.next_character() == "{":

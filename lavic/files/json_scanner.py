@@ -4,7 +4,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Entry:
         value: what it holds.
         key: of an object's member, else None.
         repeated: keys that stand in it twice.
+        place: the bytes of the file's UTF-8 text, (first, behind the last), that hold the value.
     """
 
     where: str
     value: Any
     key: str | None = None
     repeated: tuple[str, ...] = ()
+    place: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,13 @@ class Scanner:
         self._path, self._limit = path, limit
         self._stream = open_utf8(path)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._json = json.JSONDecoder(object_pairs_hook=self._keep_first)
         self.repeated: list[str] = []
+        self._json = first_keys_decoder(self.repeated)
+        self.place = (0, 0)  # of the value that was read last, as in `Entry`
         self._text = ""
         self._at = self._counted = 0
         self._line = 1  # of `_text[_counted]`
+        self._byte = self._measured = 0  # `_text[_measured]` begins at the file's byte `_byte`
         self._ended = False
 
     def __enter__(self) -> "Scanner":
@@ -81,7 +85,7 @@ class Scanner:
         self.next_character()
         start = self._at
         while True:
-            self.repeated = []
+            self.repeated.clear()
             try:
                 value, end = self._json.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
@@ -96,11 +100,12 @@ class Scanner:
                 if self._text[end - 1] in '}]"' or end < len(self._text) or not self._more():
                     break
         self._at = end
+        self.place = (self._byte_of(start), self._byte_of(end))
         raw = self._text[start:end]
         if not raw.isascii() and (mended := decoded(raw, self._path, self._line_of(start))) is not raw:
-            self.repeated = []
+            self.repeated.clear()
             value = self._json.decode(mended)
-        return _without_halves(value, raw)
+        return without_halves(value, raw)
 
     def first(self, longest: int) -> tuple[Any, str | None]:
         """The file's first value if it ends within `longest` characters, and what it fills; nothing is consumed.
@@ -108,6 +113,7 @@ class Scanner:
         It fills `the file`, `a line` of several, or is one of `several` that span lines; None if it is longer.
         """
         start, limit, self._limit = self._at, self._limit, longest
+        byte, measured = self._byte, self._measured
         try:
             value = self.value()
             end = self._at
@@ -120,6 +126,7 @@ class Scanner:
             return None, None
         finally:
             self._at, self._limit = start, limit
+            self._byte, self._measured = byte, measured
 
     def elements(self) -> Iterator[Entry]:
         """The elements of the list that comes next."""
@@ -128,7 +135,7 @@ class Scanner:
         while not closed:
             number += 1
             value = self.value()
-            yield Entry(f"entry {number}", value, repeated=tuple(self.repeated))
+            yield Entry(f"entry {number}", value, None, tuple(self.repeated), self.place)
             closed = self._closes("]")
         self._end()
 
@@ -143,7 +150,7 @@ class Scanner:
                 raise self.malformed("':' is expected")
             self._at += 1
             value = self.value()
-            yield Entry(key, value, key, tuple(self.repeated))
+            yield Entry(key, value, key, tuple(self.repeated), self.place)
             closed = self._closes("}")
         self._end()
 
@@ -153,10 +160,10 @@ class Scanner:
         number = 0
         while (line := self._next_line()) is not None:
             number += 1
-            where, self.repeated = f"line {number}", []
+            where = f"line {number}"
+            self.repeated.clear()
             try:
-                text = decoded(line, self._path, number).strip().lstrip("\ufeff")
-                if not text:
+                if not (text := json_text(line, self._path, number)):
                     continue
                 value = self._json.decode(text)
             except UserError:
@@ -170,7 +177,7 @@ class Scanner:
                     where, f"not valid JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
                 )
                 continue
-            yield Entry(where, _without_halves(value, text), None, tuple(self.repeated))
+            yield Entry(where, without_halves(value, text), None, tuple(self.repeated), self.place)
 
     def malformed(self, what: str, place: int | None = None) -> UserError:
         """The error for what stands at `place` of the window, or comes next."""
@@ -185,7 +192,9 @@ class Scanner:
                 if self._at >= end:
                     return None
                 break
-        line, self._at = self._text[self._at : end], end + 1
+        line = self._text[self._at : end]
+        self.place = (self._byte_of(self._at), self._byte_of(end))
+        self._at = end + 1
         return line
 
     def _opens(self, bracket: str) -> bool:
@@ -207,26 +216,23 @@ class Scanner:
         if self.next_character():
             raise self.malformed("more follows behind its end")
 
-    def _keep_first(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        kept = dict(pairs)
-        if len(kept) < len(pairs):
-            kept = {}
-            for key, value in pairs:
-                if key in kept:
-                    self.repeated.append(key)
-                kept.setdefault(key, value)
-        return kept
-
     def _line_of(self, place: int) -> int:
         """The number of the line at a place of the window."""
         self._line += self._text.count("\n", self._counted, place) - self._text.count("\n", place, self._counted)
         self._counted = place
         return self._line
 
+    def _byte_of(self, place: int) -> int:
+        """Which byte of the file's text a place of the window is; places are asked in their order."""
+        between = self._text[self._measured : place]
+        self._byte += len(between) if between.isascii() else len(between.encode("utf-8", "surrogateescape"))
+        self._measured = place
+        return self._byte
+
     def _forget(self) -> None:
         if self._at > CHUNK:
-            self._line = self._line_of(self._at)
-            self._text, self._at, self._counted = self._text[self._at :], 0, 0
+            self._line, self._byte = self._line_of(self._at), self._byte_of(self._at)
+            self._text, self._at, self._counted, self._measured = self._text[self._at :], 0, 0, 0
 
     def _more(self) -> bool:
         """Reads on, twice as much each time that a value does not fit; False at the file's end."""
@@ -246,7 +252,28 @@ class _TooLong(UserError):
     """An entry that the window does not hold."""
 
 
-def _without_halves(value: Any, written: str) -> Any:
+def json_text(written: str, source: Path, line: int) -> str:
+    """An entry's text without white space and byte order mark around it. Raises UserError where it is no UTF-8."""
+    return decoded(written, source, line).strip().lstrip("\ufeff")
+
+
+def first_keys_decoder(repeated: list[str]) -> json.JSONDecoder:
+    """Of two equal keys in one object the first counts; the second is added to `repeated`."""
+
+    def keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        kept = dict(pairs)
+        if len(kept) < len(pairs):
+            kept = {}
+            for key, value in pairs:
+                if key in kept:
+                    repeated.append(key)
+                kept.setdefault(key, value)
+        return kept
+
+    return json.JSONDecoder(object_pairs_hook=keep_first)
+
+
+def without_halves(value: Any, written: str) -> Any:
     """A JSON value without the halves that its text `written` may have as escapes."""
     return _cleaned(value) if "\\u" in written and _ESCAPED_HALF.search(written) else value
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import CLIPImageProcessor, LlavaImageProcessor, LlavaNextModel, LlavaProcessor, PretrainedConfig
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
@@ -165,7 +166,8 @@ def touch(llava: Llava) -> Tensor:
     zero = torch.zeros((), device=llava.device)
     for name, parameter in llava.named_parameters():
         if parameter.requires_grad and part_of(name) != "language":
-            zero = zero + 0.0 * parameter.float().sum()
+            own = parameter.to_local() if isinstance(parameter, DTensor) else parameter  # FSDP2's: this process's part
+            zero = zero + 0.0 * own.float().sum()
     return zero
 
 

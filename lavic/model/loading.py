@@ -38,12 +38,13 @@ class BaseModel:
     Args:
         name: hub name or local directory of a LLaVA-v1.6 (LLaVA-NeXT) or LLaVA-1.5 checkpoint.
         dtype: of the weights; `auto` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU.
-        quantization: `nf4` holds the language model's frozen weights in 4 bits (needs bitsandbytes).
+        quantization: `nf4` holds the language model's frozen weights in 4 bits (needs bitsandbytes); `auto` does so on
+            a GPU alone.
     """
 
     name: str = "llava-hf/llava-v1.6-mistral-7b-hf"
     dtype: Dtype = "auto"
-    quantization: Literal["none", "nf4"] = "none"
+    quantization: Literal["none", "nf4", "auto"] = "none"
 
 
 def load_config(name: str) -> AnyLlavaConfig:
@@ -75,7 +76,7 @@ def load_llava(base: BaseModel, device: torch.device) -> Llava:
     """
     architecture = ARCHITECTURES[type(load_config(base.name))]
     options: dict[str, Any] = {"dtype": resolve_dtype(base.dtype, device), "device_map": {"": device}}
-    if base.quantization == "nf4":
+    if in_4_bits(base, device):
         options["quantization_config"] = nf4(options["dtype"])
     try:
         llava, report = architecture.from_pretrained(
@@ -108,6 +109,13 @@ def build_on_meta(config: AnyLlavaConfig) -> Llava:
     with torch.device("meta"):
         llava = ARCHITECTURES[type(config)](config)
     return llava.requires_grad_(False)
+
+
+def in_4_bits(base: BaseModel, device: torch.device) -> bool:
+    """Whether the language model's weights are held in NF4 on a device."""
+    if base.quantization == "auto" and device.type == "cpu":
+        log.info("On a CPU: quantization is switched off, and weights are float32 where dtype is auto.")
+    return base.quantization == "nf4" or (base.quantization == "auto" and device.type != "cpu")
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:

@@ -107,6 +107,11 @@ def short_parts(name: Short, lora: Lora | None = None) -> TrainableParts:
     return TrainableParts(vision, projector, language, lora or Lora())
 
 
+def parts_of(trainable: TrainableParts | Short) -> TrainableParts:
+    """What a short name stands for; parts that are given one by one as they are."""
+    return short_parts(trainable) if isinstance(trainable, str) else trainable
+
+
 def place_adapters(
     llava: Llava, parts: TrainableParts, base_name: str, seed: int = 0, entry: Entry = "cls"
 ) -> PeftModel | Llava:

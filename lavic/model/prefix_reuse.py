@@ -68,15 +68,6 @@ class Split:
         return replace(self, **moved)
 
 
-def common_prefix(rows: Sequence[list[int]]) -> list[int]:
-    """The ids with which all rows start: of two prompts with unlike titles, the template's."""
-    shortest, longest = min(rows), max(rows)
-    agreeing = 0
-    while agreeing < min(len(shortest), len(longest)) and shortest[agreeing] == longest[agreeing]:
-        agreeing += 1
-    return shortest[:agreeing]
-
-
 def split_batch(
     input_ids: Tensor,
     attention_mask: Tensor,

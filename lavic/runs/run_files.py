@@ -1,6 +1,5 @@
 """The files that training runs leave in `logs/`, read without PyTorch: what they say, whether a run lives."""
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -8,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lavic.errors import UserError
 from lavic.files.json_entries import Entry, read_entries, read_json
 
 SILENT_SECONDS = 600  # after which a run on another host counts as stale
+CLOCK_SET_SECONDS = 60  # by which a process's start may seem to move, since it is told from the clock
 
 
 @dataclass(frozen=True)
@@ -137,27 +139,16 @@ def _read_events(path: Path) -> Iterator[dict[str, Any]]:
             yield line.value
 
 
-def process_start(pid: int) -> int | None:
-    """When a living process of this host began, in ticks since boot; None where the system does not say.
-
-    With the number it names a process for good: a later one with the same number began at another time.
-    """
+def process_start(pid: int) -> float | None:
+    """When a process of this host began, in seconds since 1970; None if it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
         return None
-    return None if fields[0] == "Z" else int(fields[19])
 
 
-def _is_alive(pid: int | None, start: int | None) -> bool:
-    if pid is None:
-        return False
-    if start is not None:
-        return process_start(pid) == start
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _is_alive(pid: int | None, start: float | None) -> bool:
+    """Whether that process lives, and not a later one that was given its number."""
+    began = None if pid is None else process_start(pid)
+    return began is not None and (start is None or abs(began - start) < CLOCK_SET_SECONDS)

@@ -98,7 +98,7 @@ class Task(EvaluationSums):
             return
         check_strategy(self.trainer.strategy)
         if self.device_mesh is not None and self.trainer.state.fn in self.whole_model_for:
-            raise UserError(f"{self.trainer.state.fn} needs the whole model on each process; use ddp, not FSDP2.")
+            raise UserError(f"{self.trainer.state.fn.value} needs the whole model on each process; use ddp, not FSDP2.")
         self.load_model(self.trainer.strategy.root_device)
         if self.device_mesh is not None:
             shard_layers(self.llava, self.device_mesh["data_parallel"])

@@ -38,7 +38,7 @@ class Preflight(Callback):
             check_disk(Path(trainer.default_root_dir), DISK_BYTES_PER_PARAMETER * trained)
         device = trainer.strategy.root_device
         if device.type == "cuda":
-            precision = Precision(weights=4 if base.dtype == "float32" else 2, nf4=base.quantization == "nf4")
+            precision = Precision(weights=4 if base.dtype == "float32" else 2, nf4=base.quantization != "none")
             batch = trainer.datamodule.batch_size  # type: ignore[attr-defined]
             needed = step_bytes(config, trainable, precision, batch, None, pl_module.speedups, pl_module.checkpointing)
             weights = sum(needed[name] for name in ("vision_weights", "language_weights", "trainable_weights"))

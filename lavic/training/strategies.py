@@ -50,6 +50,8 @@ def check_before_start(strategy: Any, device: torch.device) -> None:
         return
     instead = "or give another --trainer.strategy, such as ddp"
     if device.type != "cuda":
-        raise UserError(f"The strategy {name} runs on CUDA GPUs only, and this run is on the {device.type}; {instead}.")
+        raise UserError(
+            f"The strategy {name} runs on CUDA GPUs only, and this run is on the {device.type}; train there, {instead}."
+        )
     if find_spec("deepspeed") is None:
         raise UserError(f"The strategy {name} needs the package deepspeed; `pip install deepspeed`, {instead}.")

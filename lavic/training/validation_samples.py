@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from PIL import Image
 from torch import Tensor
@@ -20,8 +20,8 @@ WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others wo
 class ValidationSamples(pl.Callback):
     """After each validation in training, has the same few samples answered.
 
-    They go to TensorBoard or W&B, and to `samples/epoch_N/` in the run's folder of `logs/`: `K.jpg` where there is an
-    image, and `samples.jsonl` with the fields, the target and the generated text of each.
+    They go to TensorBoard, to W&B as a table, and to `samples/epoch_N/` in the run's folder of `logs/`: `K.jpg` where
+    there is an image, and `samples.jsonl` with the fields, the target and the generated text of each.
 
     Args:
         count: samples answered, chosen by chance.
@@ -42,14 +42,21 @@ class ValidationSamples(pl.Callback):
             return
         folder = Path(log_dir) / "samples" / f"epoch_{trainer.current_epoch + 1}"
         folder.mkdir(parents=True, exist_ok=True)
-        rows = []
+        rows: list[dict[str, Any]] = []
+        images: list[Image.Image | None] = []
         for k, sample in enumerate(data.shown_samples(self.count)):
             with torch.random.fork_rng(), trainer.precision_plugin.forward_context():
                 [generated] = pl_module.answer(trainer.strategy.batch_to_device(sample.batch))
-            if sample.image is not None:
-                _image(sample.image).save(folder / f"{k}.jpg")
+            images.append(None if sample.image is None else _image(sample.image))
+            if image := images[-1]:
+                image.save(folder / f"{k}.jpg")
             rows.append({**sample.fields, "target": sample.target, "generated": generated})
-            _to_tensorboard(trainer, k, sample, generated)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    _to_tensorboard(logger, trainer.global_step, k, sample, generated)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _to_wandb(logger, trainer.global_step, images, rows)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(folder / "samples.jsonl", lines)
 
@@ -59,10 +66,19 @@ def _image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
-def _to_tensorboard(trainer: Any, k: int, sample: ShownSample, generated: str) -> None:
-    if not isinstance(trainer.logger, TensorBoardLogger):
-        return
+def _to_tensorboard(logger: TensorBoardLogger, step: int, k: int, sample: ShownSample, generated: str) -> None:
     if sample.image is not None:
-        trainer.logger.experiment.add_image(f"sample/{k}", sample.image, trainer.global_step)
+        logger.experiment.add_image(f"sample/{k}", sample.image, step)
     text = f"**target** {sample.target}\n\n**generated** {generated}"
-    trainer.logger.experiment.add_text(f"sample/{k}", text, trainer.global_step)
+    logger.experiment.add_text(f"sample/{k}", text, step)
+
+
+def _to_wandb(logger: WandbLogger, step: int, images: list[Image.Image | None], rows: list[dict[str, Any]]) -> None:
+    """One table: image, what was asked, target, generated text."""
+    import wandb
+
+    data = [
+        [None if image is None else wandb.Image(image), *(str(value) for value in row.values())]
+        for image, row in zip(images, rows, strict=True)
+    ]
+    logger.log_table("samples", columns=["image", *rows[0]], data=data, step=step)

@@ -1,6 +1,7 @@
 """Steps are the same however a global batch is split; every sample counts once; ghosts keep processes in step."""
 
 import math
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -98,6 +99,49 @@ def test_kinds_are_kept_apart_at_the_same_time_on_every_process(split: tuple[int
         samples = sorted(i for m in step if not m.ghost for i in m.indices)
         assert samples == sorted(reference[number].indices)
         assert {m.step_targets for m in step} == {int(TARGETS[samples].sum())}
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_mixture_keeps_kinds_apart_and_every_sample_once(seed: int) -> None:
+    """Kinds, lengths, sizes and splits drawn by chance, whole epochs of all processes side by side."""
+    rng = np.random.default_rng(seed)
+    count, (batch_size, accumulate, world_size) = int(rng.integers(1, 120)), (int(n) for n in rng.integers(1, 5, 3))
+    lengths = rng.integers(1, 300, count)
+    targets = rng.integers(1, 40, count)
+    kinds = (rng.random(count) < rng.choice([0, 0.02, 0.5, 0.98, 1])).astype(np.int64)
+    shuffled = bool(rng.integers(2))
+    accumulate = accumulate if shuffled else 1
+    every = []
+    for rank in range(world_size):
+        plan = StepPlan(
+            lengths, targets, batch_size, accumulate, world_size, rank, seed if shuffled else None, kinds
+        )  # fmt: skip
+        plan.set_epoch(int(rng.integers(0, 1)))
+        made = list(plan)
+        assert len(made) == len(plan)
+        every.append(made)
+    assert len({len(made) for made in every}) == 1
+    for together in zip(*every, strict=True):
+        assert len({int(kind) for m in together for kind in kinds[list(m.indices)]}) == 1
+        assert all(1 <= len(m.indices) <= batch_size for m in together)
+    counted = Counter(i for made in every for m in made if not m.ghost for i in m.indices)
+    assert counted == Counter(range(count))
+    for start in range(0, len(every[0]), accumulate):
+        step = [m for made in every for m in made[start : start + accumulate]]
+        assert {m.step_targets for m in step} == {sum(int(targets[i]) for m in step if not m.ghost for i in m.indices)}
+
+
+def test_steps_are_made_as_they_are_asked_for() -> None:
+    """A million steps of one sample: a list of them would take some hundred bytes each."""
+    lengths = np.ones(1_000_000, dtype=np.int64)
+    plan = StepPlan(lengths, lengths, 1, seed=1)
+    tracemalloc.start()
+    batches = iter(plan)
+    first = [next(batches).indices[0] for _ in range(100)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(set(first)) == 100
+    assert most < 60e6
 
 
 def test_one_kind_is_as_none() -> None:

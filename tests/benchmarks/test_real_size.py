@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from benchmarks import real_size
-from benchmarks.real_size_row import Profile
+from benchmarks.real_size_ways import Profile, ways
+from benchmarks.workload import build, random_llava, toy_config
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -25,6 +26,8 @@ LACKING = Path(__file__).with_name("few_packages.py")
         pytest.param(Profile("stage 1", "nf4", 1, "full"), marks=pytest.mark.slow),
         Profile("stage 2", "bf16", 2, "full", tokens=120),
         Profile("embed", "bf16", 2),
+        Profile("instruct", "bf16", 2, "full", tokens=240),
+        Profile("describe", "bf16", 2, tokens=3),
     ],
     ids=lambda profile: f"{profile.task} {profile.weights}",
 )
@@ -37,6 +40,33 @@ def test_a_profile_gives_a_row(profile: Profile, monkeypatch: pytest.MonkeyPatch
     assert row["plain samples/s"] > 0
     assert (row["task"], row["weights"], row["batch"]) == (profile.task, profile.weights, profile.batch)
     assert row["MFU"] == row["peak GiB"] == "unknown"
+    assert len(row["top ten"]) == 10
+    assert [float(line.split("%")[0]) for line in row["top ten"]] == sorted(
+        (float(line.split("%")[0]) for line in row["top ten"]), reverse=True
+    )
+    if profile.task == "describe":
+        assert row["prefill s"] > 0
+        assert row["prefill s"] + row["decode s"] == pytest.approx(1 / row["samples/s"], rel=0.2)
+
+
+@pytest.mark.parametrize("task", ["stage 1", "stage 2", "instruct"])
+def test_both_ways_compute_one_loss(task: Any) -> None:
+    row = Profile(task, "bf16", 1, tokens=240)
+    llava = build(toy_config(), 0.0, CPU, torch.bfloat16, row.trainable).float().eval()
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        losses = [way().float() for way in ways(llava, row, toy_config())]
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=0)
+
+
+def test_both_ways_describe_alike() -> None:
+    config = toy_config()
+    llava = random_llava(config, CPU, torch.float32).eval()
+    plain, ours, first = ways(llava, Profile("describe", "bf16", 1, tokens=5), config)
+    with torch.inference_mode():
+        made = ours()
+        assert plain().tolist() == made.tolist()
+        assert first().tolist() == made[:, :1].tolist()
+    assert made.shape == (1, 5)
 
 
 def test_rows_come_by_worth_and_each_once() -> None:
@@ -45,7 +75,8 @@ def test_rows_come_by_worth_and_each_once() -> None:
         ("stage 1", "bf16", 1), ("stage 1", "bf16", 8), ("stage 1", "nf4", 1),
     ]  # fmt: skip
     assert {(p.weights, p.batch) for p in found} >= {(w, b) for w in ("bf16", "nf4") for b in (1, 2, 4, 8)}
-    assert {(p.task, p.tokens) for p in found} >= {("stage 2", 500), ("stage 2", 1000)}
+    assert {(p.task, p.tokens) for p in found} >= {("stage 2", 500), ("stage 2", 1000), ("instruct", 2048)}
+    assert {p.task for p in found} == {"stage 1", "stage 2", "instruct", "embed", "describe"}
     assert len(set(found)) == len(found)
 
 

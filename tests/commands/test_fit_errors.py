@@ -290,7 +290,7 @@ def test_a_workers_error_is_one_sentence_too(good: list[str], described: Describ
         "import sys\n"
         "from lavic import __main__\n"
         "from lavic.tasks.distillation import described_images\n"
-        "from lavic.model.views import BrokenImage\n"
+        "from lavic.catalogue.images import BrokenImage\n"
         "def broken(path): raise BrokenImage('image missing')\n"
         "described_images.open_image = broken\n"
         "sys.exit(__main__.main())\n"

@@ -115,6 +115,20 @@ def test_what_cannot_run(command: str, what: str, capsys: pytest.CaptureFixture[
     mistake(capsys, command, "--config", "distill", *good, *RUNNING[what])
 
 
+@pytest.mark.parametrize("command", ["fit", "plan"])
+@pytest.mark.parametrize(
+    ("trainable", "said"),
+    [("{projector: frozen, language: frozen}", "is frozen; set at least one"), ("half", "freeze_vision"),
+     ("{lora: {r: 0}}", "lora.r is 0")],
+)  # fmt: skip
+def test_what_a_part_refuses_is_said_by_itself(
+    command: str, trainable: str, said: str, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    """The parser tries parts given one by one and short names, and tells of both."""
+    good = (f"{MODEL}base.name", str(tiny), "--trainer.accelerator", "cpu", "--trainer.default_root_dir", "out")
+    assert said in mistake(capsys, command, "--config", "instruct", *good, f"{MODEL}trainable", trainable)
+
+
 def test_the_other_stages_file(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("embed", "recommend", "web"):
         assert "Recommendation" in mistake(capsys, command, "--config", "distill")

@@ -122,6 +122,41 @@ def test_images_are_embedded_and_described(capsys: pytest.CaptureFixture[str]) -
         main([*args[:2], "--images", "0"])
 
 
+@pytest.mark.parametrize("overlay", [None, *sorted(path.stem for path in (CONFIGS / "with").glob("*.yaml"))])
+@pytest.mark.parametrize("task", ["align", "describe", "distill", "instruct", "recommend", "vqa"])
+def test_every_task_with_every_overlay(
+    task: str, overlay: str | None, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It plans, or says in one sentence why not."""
+    args = [
+        "--config",
+        str(CONFIGS / f"{task}.yaml"),
+        *(["--config", str(CONFIGS / "with" / f"{overlay}.yaml")] if overlay else []),
+    ]
+    args += ["--gpu", "RTX 4090", "--images", "10"]
+    if task in ("align", "instruct"):  # which name a model that is not here
+        args += [f"--model.init_args.base.name={tiny}"]
+        args += [f"--{part}.init_args.entry={{tokens: patch}}" for part in ("model", "data")]
+    unfit = {
+        "local_lite": ("align", "distill", "recommend"),
+        "t4_qlora": ("align", "recommend"),
+        "cloud": ("align", "recommend"),
+    }  # whose parts or LoRA targets they do not have
+    if task == "describe" or task in unfit.get(overlay or "", ()):  # describe trains nothing
+        with pytest.raises(UserError) as refused:
+            main(args)
+        assert str(refused.value).count("\n") == 0
+        return
+    main(args)
+    said = capsys.readouterr().out
+    assert "fit on RTX 4090" in said or "fits on RTX 4090" in said
+    assert "describe" in said
+    assert ("divides some over the processes" in said) == (overlay in ("fsdp2", "zero2", "zero3"))
+    if overlay in ("8gb", "qlora"):
+        whole = plan(capsys, *args[:2], *args[4:])["gib"]["language_weights"]
+        assert plan(capsys, *args)["gib"]["language_weights"] < whole
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -1,6 +1,5 @@
-"""A run of VQA as people watch it: its exact match in the monitor, the report, TensorBoard and W&B."""
+"""A run of VQA as people watch it: its exact match in the monitor, the report and TensorBoard."""
 
-import importlib.util
 import json
 import re
 from html import unescape
@@ -18,7 +17,7 @@ from tests.training.command_line import ROOT, run
 SHOWN = "val_exact_match"
 
 
-def fit(tiny: Path, folder: Path, *more: str) -> Run:
+def fit(tiny: Path, folder: Path) -> Run:
     """Four questions, over and over, until some are known by heart."""
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -28,7 +27,7 @@ def fit(tiny: Path, folder: Path, *more: str) -> Run:
     (folder / "rows.json").write_text(json.dumps(rows))
     data = "--data.init_args."
     arguments = [
-        "fit", f"--config={ROOT}/configs/vqa.yaml", *more, f"--model.init_args.base.name={tiny}",
+        "fit", f"--config={ROOT}/configs/vqa.yaml", f"--model.init_args.base.name={tiny}",
         *(f"{data}{split}_data={folder / 'rows.json'}" for split in ("train", "val")),
         f"{data}images_dir={folder / 'images'}", f"{data}num_workers=0", f"{data}batch_size=4",
         "--model.init_args.max_new_tokens=4", "--model.init_args.lr=0.005", "--model.init_args.trainable.language=full",
@@ -84,16 +83,3 @@ def test_tensorboard_has_exact_match(watched: Run) -> None:
     events = EventAccumulator(str(watched.directory))
     events.Reload()
     assert [event.value for event in events.Scalars(SHOWN)] == pytest.approx([e[SHOWN] for e in validations(watched)])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed: pip install '.[wandb]'")
-def test_wandb_has_exact_match_without_a_network(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.chdir(tmp_path)
-    where = f"--trainer.logger.init_args.save_dir={tmp_path / 'wandb'}"
-    found = fit(tiny, tmp_path / "run", f"--config={ROOT}/configs/with/wandb.yaml", where)
-    [stored] = tmp_path.rglob("offline-run-*/*.wandb")
-    text = stored.read_bytes()
-    assert SHOWN.encode() in text
-    assert f"{validations(found)[-1][SHOWN]}".encode() in text

@@ -79,6 +79,25 @@ def test_weights_add_up_to_the_model_s() -> None:
     assert counted["optimizer"] == 2 * 4 * 3_645_440
 
 
+@pytest.mark.parametrize(
+    "trainable",
+    [
+        TrainableParts(),
+        TrainableParts(vision="frozen", projector="full", language="lora"),
+        TrainableParts(vision="full", projector="full", language="full"),
+        TrainableParts(vision="frozen", projector="full", language="full", embeddings=False),
+    ],
+    ids=lambda parts: "-".join(parts.modes().values()),
+)
+def test_weights_are_those_of_the_model_that_is_trained(trainable: TrainableParts) -> None:
+    """At the real widths, tensor by tensor: 16 bits what is frozen, float32 what is trained."""
+    config = default_config()
+    llava = build_on_meta(config).to(torch.bfloat16)
+    held = sum(p.numel() * p.element_size() for p in place_adapters(llava, trainable, "").parameters())
+    counted = step_bytes(config, trainable, Precision(), batch=1)
+    assert sum(counted[part] for part in ("vision_weights", "language_weights", "trainable_weights")) == held
+
+
 def test_nf4_weights_are_what_bitsandbytes_stores() -> None:
     functional = pytest.importorskip("bitsandbytes").functional
     weight = torch.randn(512, 1024)

@@ -65,10 +65,10 @@ def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> Non
     console = Console(file=io.StringIO(), width=160)
     show_whole_catalogue(tmp_path, console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
-    lines = [line for line in told.splitlines() if "scored" in line]
-    assert "0.300 (0.050 to 0.150)" in lines[0]
-    assert "titles, descriptions" in lines[1]
-    assert "0.400 (0.350 to 0.450)" in lines[1]
+    scored = [line for line in told.splitlines() if "scored" in line]
+    assert "0.300 (0.050 to 0.150)" in scored[0]
+    assert "titles, descriptions" in scored[1]
+    assert "0.400 (0.350 to 0.450)" in scored[1]
     assert "less titles alone, on the same conversations: +0.300 (+0.2" in told
     assert "less no images, on the same conversations: +0.350 (+0.2" in told
 

@@ -10,7 +10,6 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkp
 from lavic.model.prefix_reuse import (
     FrozenPrefix,
     chunked_cross_entropy,
-    common_prefix,
     split_batch,
     target_loss,
 )
@@ -221,12 +220,6 @@ def test_the_work_left_is_what_the_method_needs() -> None:
     assert (split.prefix_length, split.title_ids.shape, split.ids.shape) == (84, (1, 36), (1, 119))
     assert split.predicting.shape == (113,)
     assert split.seen is None
-
-
-def test_common_prefix() -> None:
-    assert common_prefix([[1, 2, 3, 9], [1, 2, 4], [1, 2, 3]]) == [1, 2]
-    assert common_prefix([[1, 2], [1, 2]]) == [1, 2]
-    assert common_prefix([[3], [1, 2]]) == []
 
 
 @pytest.mark.parametrize("tokens", [7, 300, 513])

@@ -5,6 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lavic.errors import UserError
@@ -54,6 +55,15 @@ def test_a_zombie_is_not_alive() -> None:
     time.sleep(0.3)
     assert process_start(process.pid) is None
     process.wait()
+
+
+def test_the_clock_may_be_set_while_a_run_lives(tmp_path: Path) -> None:
+    began = process_start(os.getpid())
+    assert began is not None
+    assert began == pytest.approx(psutil.Process().create_time())
+    for moved, status in ((5.0, "running"), (-5.0, "running"), (3600.0, "crashed")):
+        write_run(tmp_path, f"moved_{moved}", [train_event(10, 2.0)], pid_start=began + moved)
+        assert find_run(tmp_path, f"moved_{moved}").status() == status
 
 
 def test_half_a_line_is_passed_over(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def _instruction(tiny: Path, folder: Path) -> list[str]:
     return [
         f"--config={ROOT}/configs/instruct.yaml", *files.options(), f"{option}base.name={tiny}",
         f"{option}entry={{tokens: patch, shape: null}}", "--data.init_args.entry={tokens: patch, shape: null}",
-        f"{option}trainable.lora.dropout=0", f"{option}part_lr=null", f"{option}scheduler=null",
+        f"{option}trainable.projector=lora", f"{option}trainable.lora.dropout=0", f"{option}part_lr=null",
+        f"{option}scheduler=null",
         f"{option}max_new_tokens=2", "--trainer.max_epochs=1",
     ]  # fmt: skip
 

@@ -96,11 +96,6 @@ def load_adapter(
     return put_in(llava, read_saved(llava, folder, task, parts), trainable, adapter)
 
 
-def check_adapter(llava: Llava, folder: Path, task: str | None = None) -> None:
-    """Raises a UserError unless every weight of the adapter in `folder` has its place in this model."""
-    read_saved(llava, folder, task)
-
-
 def put_in(model: PeftModel | Llava, saved: Saved, trainable: bool, adapter: str) -> PeftModel | Llava:
     """Puts a checked adapter into LLaVA, or into a model that has other adapters already."""
     if saved.config is not None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -31,7 +33,7 @@ class DescribedImages(Dataset[dict[str, Any]]):
         table: SampleTable,
         images_dir: Path,
         processor: LlavaNextProcessor,
-        partners: list[int] | None = None,
+        partners: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.table, self.images_dir, self.partners = table, images_dir, partners
         self.image_processor = processor.image_processor

@@ -94,7 +94,7 @@ class Distillation(Task):
         """A new adapter on the parts to train, or the saved one."""
         if self.adapter is None:
             return place_adapters(llava, self.trainable, self.base.name, self.seed)
-        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task)
+        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task, parts=self.trainable)
 
     def load_model(self, device: torch.device) -> None:
         """The model, and what turns images and prompts into its input."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,49 +17,18 @@ from lavic.model.image_entry import ImageReader
 from lavic.tasks.instruction.table import RecordTable
 
 
-class RecordBatches(Dataset[dict[str, Any]]):
-    """Micro-batches of conversations and their images, by the `MicroBatch` that names their records.
+class Images:
+    """The images of rows that name them, and their padding token.
 
     Args:
-        table: the usable records.
-        images_dir: folder of their images.
+        images_dir: folder of the images.
         reader: cuts the images.
-        partners: for every record another one with as many images, (N,); with it, batches with images also hold the
-            same texts with the partners' images, as `shuffled`.
     """
 
-    def __init__(
-        self, table: RecordTable, images_dir: Path | None, reader: ImageReader, partners: list[int] | None = None
-    ) -> None:
-        self.table, self.images_dir, self.reader, self.partners = table, images_dir, reader, partners
+    def __init__(self, images_dir: Path | None, reader: ImageReader) -> None:
+        self.images_dir, self.reader = images_dir, reader
         tokenizer = reader.processor.tokenizer
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `labels` (B, T); `step_targets`; `rows`; with images what `images` gives."""
-        rows = [self.table.row(i) for i in micro_batch.indices]
-        batch: dict[str, Any] = pad_runs(
-            [row["input_ids"] for row in rows], [row["runs"] for row in rows], self.pad_id, micro_batch.ghost
-        )
-        batch |= self.images(rows)
-        batch |= {"step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
-        if self.partners is not None and batch["image_tokens"]:
-            others = [self.table.row(self.partners[i]) for i in micro_batch.indices]
-            texts = [_with_images_of(row, other, self.reader.image_token_id)
-                     for row, other in zip(rows, others, strict=True)]  # fmt: skip
-            ids, runs = [ids for ids, _ in texts], [runs for _, runs in texts]
-            batch["shuffled"] = pad_runs(ids, runs, self.pad_id, micro_batch.ghost) | self.images(others)
-        return batch
-
-    def prompts(self, indices: list[int]) -> dict[str, Any]:
-        """Each record up to its last answer, padded on the left, with its `samples`; for generation."""
-        rows = [self.table.row(i) for i in indices]
-        padded = pad_left([row["input_ids"][: row["runs"][-1][0]] for row in rows], self.pad_id)
-        samples = [{name: row[name] for name in ("id", "images", "question", "answer")} for row in rows]
-        return {**padded, **self.images(rows), "samples": samples}
 
     def images(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """`views` (V, 3, side, side) uint8 (absent without images), `sizes` of the images, and their `image_tokens`."""
@@ -79,6 +49,54 @@ class RecordBatches(Dataset[dict[str, Any]]):
                 f"The image {path} was whole when the run began and is not any more ({broken});"
                 " restore it and start again with --resume."
             ) from None
+
+
+class RecordBatches(Images, Dataset[dict[str, Any]]):
+    """Micro-batches of conversations and their images, by the `MicroBatch` that names their records.
+
+    Args:
+        table: the usable records.
+        images_dir: folder of their images.
+        reader: cuts the images.
+        partners: for every record another one with as many images, (N,); with it, batches with images also hold the
+            same texts with the partners' images, as `shuffled`.
+    """
+
+    def __init__(
+        self,
+        table: RecordTable,
+        images_dir: Path | None,
+        reader: ImageReader,
+        partners: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(images_dir, reader)
+        self.table, self.partners = table, partners
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
+        """`input_ids`, `attention_mask`, `labels` (B, T); `step_targets`; `rows`; with images what `images` gives."""
+        rows = [self.table.row(i) for i in micro_batch.indices]
+        batch: dict[str, Any] = pad_runs(
+            [row["input_ids"] for row in rows], [row["runs"] for row in rows], self.pad_id, micro_batch.ghost
+        )
+        batch |= self.images(rows)
+        batch |= {"step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
+        if self.partners is not None and batch["image_tokens"]:
+            others = [self.table.row(int(self.partners[i])) for i in micro_batch.indices]
+            texts = [_with_images_of(row, other, self.reader.image_token_id)
+                     for row, other in zip(rows, others, strict=True)]  # fmt: skip
+            ids, runs = [ids for ids, _ in texts], [runs for _, runs in texts]
+            batch["shuffled"] = pad_runs(ids, runs, self.pad_id, micro_batch.ghost) | self.images(others)
+        return batch
+
+    def prompts(self, indices: list[int]) -> dict[str, Any]:
+        """Each record up to its last answer, padded on the left, with its `samples`; for generation."""
+        rows = [self.table.row(i) for i in indices]
+        padded = pad_left([row["input_ids"][: row["runs"][-1][0]] for row in rows], self.pad_id)
+        samples = [{name: row[name] for name in ("id", "images", "question", "answer")} for row in rows]
+        return {**padded, **self.images(rows), "samples": samples}
 
 
 class Prompts(Dataset[dict[str, Any]]):

@@ -16,7 +16,10 @@ from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.tasks.base import TaskData
 from lavic.tasks.instruction.batches import Prompts, RecordBatches
-from lavic.tasks.instruction.table import RecordSource, RecordTable, load_records
+from lavic.tasks.instruction.building import RecordSource, load_records
+from lavic.tasks.instruction.questions import Question, QuestionPrompts, read_questions
+from lavic.tasks.instruction.table import RecordTable
+from lavic.training.predictions import answered
 from lavic.training.protocols import ShownSample
 
 
@@ -27,6 +30,7 @@ class InstructionData(TaskData):
         train_data: instruction records to train on, LLaVA's form or messages, `.json` or `.jsonl`.
         val_data: instruction records to validate on.
         images_dir: folder of the images; null where no record has one.
+        questions: what `predict` answers, LLaVA-Bench's form or records; null takes the last questions of val_data.
         template: how a conversation is written: `vicuna_v1`, `plain`, `mistral`, `chatml`, `llama_3`, `llava_llama_2`,
             or `own` for the checkpoint's chat template.
         entry: how images enter; as the model's.
@@ -34,6 +38,8 @@ class InstructionData(TaskData):
         batch_size: records of one forward pass on one device.
         max_samples: train on a random choice of that many records (by the seed); null takes all.
         num_workers: processes that decode images, for each device.
+        streaming: read and tokenise each record when it is asked for, for files whose tokens fit on no disk; the same
+            batches as without.
         strict: stop at the first record that cannot be used, instead of listing it in skipped_samples.jsonl.
         model_name: whose processor is used (set by the command line from the model's own name).
         seed: of the records' order and choice (set by the command line from seed_everything).
@@ -55,15 +61,19 @@ class InstructionData(TaskData):
         model_name: str = "llava-hf/llava-1.5-7b-hf",
         seed: int = 42,
         cache_dir: Path | None = None,
+        streaming: bool = False,
+        questions: Path | None = None,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
         if max_length < 1:
             raise UserError(f"max_length is {max_length}; it must be at least 1.")
-        self.images_dir = Path(images_dir) if images_dir else None
+        self.images_dir, self.max_length = (Path(images_dir) if images_dir else None), max_length
+        self.questions = Path(questions) if questions else None
+        self.asked: list[Question] = []
         self.template, self.entry = template, entry
         self.sources = {
-            "train": RecordSource(Path(train_data), self.images_dir, max_length, max_samples, seed),
-            "val": RecordSource(Path(val_data), self.images_dir, max_length, None, seed),
+            "train": RecordSource(Path(train_data), self.images_dir, max_length, max_samples, seed, streaming),
+            "val": RecordSource(Path(val_data), self.images_dir, max_length, None, seed, streaming),
         }
         home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
@@ -93,16 +103,21 @@ class InstructionData(TaskData):
 
     def fingerprint(self) -> str:
         """Of the training records' images and tokens."""
-        return self.tables["train"].content_hash()
+        return self.tables["train"].content
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The validation set: there is no other."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The validation set's prompts, each up to its last answer."""
+        """The prompts of `questions`, without those that are answered; or the validation set's, up to its answers."""
         assert self.trainer is not None
-        prompts = Prompts(self.dataset("val"), self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        process = (self.trainer.global_rank, self.trainer.world_size)
+        if self.questions is None:
+            prompts: Any = Prompts(self.dataset("val"), self.batch_size, *process)
+        else:
+            done = answered(Path(self.trainer.default_root_dir))
+            prompts = QuestionPrompts(self.asked, done, self.images_dir, self.reader, self.batch_size, *process)
         return DataLoader(prompts, batch_size=None, **self.loader_options())
 
     def shown_samples(self, count: int) -> list[ShownSample]:
@@ -115,24 +130,29 @@ class InstructionData(TaskData):
         """The IDs of these training records."""
         return [str(self.tables["train"].row(row)["id"]) for row in rows]
 
-    def _partners(self) -> list[int]:
-        """For every record one with other images, as many; one without images is its own."""
-        images = self.tables["val"].rows["images"].to_pylist()
-        partners = list(range(len(images)))
-        for count in {len(names) for names in images} - {0}:
-            own = [i for i, names in enumerate(images) if len(names) == count]
-            for i, partner in zip(own, partners_of(["\0".join(images[i]) for i in own], self.seed), strict=True):
-                partners[i] = own[partner]
+    def _partners(self) -> npt.NDArray[np.int64]:
+        """For every record one with other images, as many; one without images is its own; (N,)."""
+        table = self.tables["val"]
+        counts, images = table.image_counts(), table.image_sets()
+        partners = np.arange(len(counts))
+        for count in np.unique(counts[counts > 0]):
+            own = np.flatnonzero(counts == count)
+            partners[own] = own[partners_of(images[own], self.seed)]
         return partners
 
     def _load(self) -> None:
-        if self.tables:
+        if self.tables or self.asked:
             return
         self.reader = ImageReader(self.model_name, load_config(self.model_name), self.entry)
         self.processor = self.reader.processor  # saved beside the adapter
         template = choose_template(self.template, self.model_name, self.processor)
         chat = ChatText(self.processor.tokenizer, template, stop_ids(self.model_name, self.processor.tokenizer))
         training = self.trainer is None or self.trainer.state.fn == "fit"
+        if self.questions is not None and self.trainer is not None and self.trainer.state.fn == "predict":
+            read = read_questions(self.questions, self.images_dir, chat, self.reader, self.max_length)
+            self.asked, self.left_out = read
+            self.sample_counts["answer"] = len(self.asked)
+            return
         for split in ("train", "val") if training else ("val",):
             self.tables[split], left_out = load_records(self.sources[split], chat, self.reader, self.cache_dir)
             self.sample_counts[split] = len(self.tables[split])

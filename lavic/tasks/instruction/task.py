@@ -18,12 +18,13 @@ from lavic.model.adapters.directory import load_adapter
 from lavic.model.chat_text import stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
 from lavic.model.loading import BaseModel, load_config
-from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
 from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import blank_views
 from lavic.tasks.base import Task
 from lavic.tasks.instruction.card import card_parts
+from lavic.tasks.instruction.questions import Question
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 
@@ -35,7 +36,8 @@ class Instruction(Task):
 
     Args:
         base: the checkpoint to start from.
-        trainable: what of it is trained.
+        trainable: what of it is trained, part by part, or by a short name: `lora` is LoRA on the language model and
+            the projector in full, `full` everything, `freeze_vision` all but the vision tower, `projector` that alone.
         entry: how images enter; as the data's.
         speedups: what makes a step cheaper without changing its loss or gradients.
         checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
@@ -70,7 +72,7 @@ class Instruction(Task):
     def __init__(
         self,
         base: BaseModel,
-        trainable: TrainableParts,
+        trainable: TrainableParts | Short,
         entry: ImageEntry = ImageEntry(),  # noqa: B008  (frozen)
         speedups: Speedups = Speedups(),  # noqa: B008  (frozen)
         checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
@@ -84,7 +86,8 @@ class Instruction(Task):
         seed: int = 42,
     ) -> None:
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
-        self.trainable, self.entry, self.adapter, self.max_new_tokens = trainable, entry, adapter, max_new_tokens
+        self.trainable, self.entry = parts_of(trainable), entry
+        self.adapter, self.max_new_tokens = adapter, max_new_tokens
 
     # -- model ---------------------------------------------------------------------------------------------------
 
@@ -103,7 +106,7 @@ class Instruction(Task):
         """New adapters on the parts to train, or the saved ones."""
         if self.adapter is None:
             return place_adapters(llava, self.trainable, self.base.name, self.seed, self.entry.tokens)
-        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task)
+        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task, parts=self.trainable)
 
     def load_model(self, device: torch.device) -> None:
         """The model, and what turns images into its input."""
@@ -181,7 +184,9 @@ class Instruction(Task):
         return answers(self.llava, self.reader, batch, seen, self.max_new_tokens, self.stop_ids)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """The batch's records with what was `generated` for each."""
+        """The batch's records with what was `generated` for each; questions in their file's form."""
+        model = str(self.adapter or self.base.name)
         return [
-            {**sample, "generated": text} for sample, text in zip(batch["samples"], self.answer(batch), strict=True)
+            sample.answered(text, model) if isinstance(sample, Question) else {**sample, "generated": text}
+            for sample, text in zip(batch["samples"], self.answer(batch), strict=True)
         ]

@@ -37,7 +37,7 @@ class ChoiceEncoder:
         self.tokenizer, self.titles, self.store, self.max_length = tokenizer, titles, store, max_length
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         imaged = [item for item in store.items if store.views(item)]
-        partners = partners_of(imaged, seed) if imaged else []
+        partners: list[int] = partners_of(imaged, seed).tolist() if imaged else []
         self.partners = {item: imaged[partner] for item, partner in zip(imaged, partners, strict=True)}
 
     def encode(

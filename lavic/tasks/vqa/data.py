@@ -46,6 +46,7 @@ class VqaData(TaskData):
         batch_size: questions of one forward pass on one device.
         max_samples: train on a random choice of that many questions (by the seed); null takes all.
         num_workers: processes that decode images, for each device.
+        streaming: read each question from its file when it is asked for; the same batches as without.
         strict: stop at the first question that cannot be used, instead of listing it in skipped_samples.jsonl.
         model_name: whose processor is used (set by the command line from the model's own name).
         seed: of the questions' order and choice (set by the command line from seed_everything).
@@ -69,11 +70,12 @@ class VqaData(TaskData):
         model_name: str = "llava-hf/llava-v1.6-mistral-7b-hf",
         seed: int = 42,
         cache_dir: Path | None = None,
+        streaming: bool = False,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
         self.files = {"train": Path(train_data), "val": Path(val_data), "test": Path(test_data)}
         self.images_dir, self.knowledge, self.instruction = Path(images_dir), knowledge, instruction
-        self.controls, self.max_length = controls, max_length
+        self.controls, self.max_length, self.streaming = controls, max_length, streaming
         home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
         self.tables: dict[str, QuestionTable] = {}
@@ -100,7 +102,7 @@ class VqaData(TaskData):
         checks = ImageChecks(self.images_dir, self.cache_dir)
         for split in splits:
             self.tables[split], _, left_out = load_questions(
-                self.files[split], checks, self.knowledge, passages, split, self.cache_dir
+                self.files[split], checks, self.knowledge, passages, split, self.cache_dir, self.streaming
             )
             self.left_out += left_out
             self.sample_counts[split] = len(self.tables[split])
@@ -111,7 +113,7 @@ class VqaData(TaskData):
         if split == "train":
             return TaughtQuestions(self._chosen(), self.images_dir, self.encoder)
         table = self.tables[split]
-        partners = partners_of(table.column("image"), self.seed)
+        partners = partners_of(table.image_numbers(), self.seed)
         return AskedQuestions(table, self.images_dir, self.encoder, partners, split == "val", self.controls)
 
     def lengths(self, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -119,9 +121,9 @@ class VqaData(TaskData):
         table = self.tables[split]
         if split != "train":
             return table.letters(), np.zeros(len(table), dtype=np.int64)
-        chosen = self._rows()
-        tokens = self.encoder.answer_tokens(table.column("answer"))
-        return table.letters()[chosen], np.array(tokens, dtype=np.int64)[chosen]
+        answers, which = table.answers()
+        lengths, tokens = table.letters(), np.array(self.encoder.answer_tokens(answers), dtype=np.int64)[which]
+        return (lengths, tokens) if self._takes_all() else (lengths[self._rows()], tokens[self._rows()])
 
     def fingerprint(self) -> str:
         """Of the training questions, in their order, and of what stands before them."""
@@ -156,15 +158,20 @@ class VqaData(TaskData):
         asked = [table[int(chosen[row])] for row in rows]
         return [f"{question.image} ({question.question})" for question in asked]
 
+    def _takes_all(self) -> bool:
+        return self.max_samples is None or self.max_samples >= len(self.tables["train"])
+
     def _rows(self) -> npt.NDArray[np.int64]:
+        """The questions that are trained on; all in their order, or a choice by chance."""
         count = len(self.tables["train"])
-        if self.max_samples is None or self.max_samples >= count:
+        if self._takes_all():
             return np.arange(count)
         chosen: npt.NDArray[np.int64] = np.random.default_rng(self.seed).permutation(count)[: self.max_samples]
         return chosen
 
-    def _chosen(self) -> Subset[Question]:
-        return Subset(self.tables["train"], self._rows().tolist())  # type: ignore[arg-type]
+    def _chosen(self) -> QuestionTable | Subset[Question]:
+        table = self.tables["train"]
+        return table if self._takes_all() else Subset(table, self._rows())  # type: ignore[arg-type]
 
 
 class TaughtQuestions(Dataset[dict[str, Any]]):
@@ -208,7 +215,7 @@ class AskedQuestions(Dataset[dict[str, Any]]):
         table: QuestionTable,
         images_dir: Path,
         encoder: QuestionEncoder,
-        partners: Sequence[int] | None,
+        partners: npt.NDArray[np.int64] | None,
         taught: bool,
         controls: bool,
     ) -> None:
@@ -266,7 +273,7 @@ class AskedQuestions(Dataset[dict[str, Any]]):
         found = []
         for row, image in zip(rows, own, strict=True):
             try:
-                found.append(open_image(self.images_dir / self.table[self.partners[row]].image))
+                found.append(open_image(self.images_dir / self.table[int(self.partners[row])].image))
             except BrokenImage:
                 found.append(image)
         return found

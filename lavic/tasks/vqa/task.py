@@ -14,7 +14,7 @@ from lavic.evaluation.exact_match import Mode, exact_match, token_f1
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
-from lavic.model.parts import TrainableParts, place_adapters
+from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
 from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN
 from lavic.tasks.base import Task
@@ -45,7 +45,8 @@ class Vqa(Task):
 
     Args:
         base: the checkpoint to start from.
-        trainable: what of it is trained.
+        trainable: what of it is trained, part by part, or by a short name: `lora` is LoRA on the language model and
+            the projector in full, `full` everything, `freeze_vision` all but the vision tower, `projector` that alone.
         checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
         lr: the optimizer's learning rate.
         weight_decay: the optimizer's weight decay; biases and norms have none.
@@ -85,7 +86,7 @@ class Vqa(Task):
     def __init__(
         self,
         base: BaseModel,
-        trainable: TrainableParts,
+        trainable: TrainableParts | Short,
         checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
         lr: float = 2e-4,
         weight_decay: float = 0.0,
@@ -100,7 +101,7 @@ class Vqa(Task):
     ) -> None:
         speedups = replace(PLAIN, fused_lora=True, target_logits_only=True)
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
-        self.trainable, self.adapter, self.max_new_tokens = trainable, adapter, max_new_tokens
+        self.trainable, self.adapter, self.max_new_tokens = parts_of(trainable), adapter, max_new_tokens
         self.use_text_normalization, self.debug_exact_match = use_text_normalization, debug_exact_match
 
     # -- model ---------------------------------------------------------------------------------------------------

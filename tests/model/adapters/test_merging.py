@@ -20,6 +20,7 @@ from lavic.model.processor import load_processor
 PARTS = {
     "distillation": TrainableParts(),
     "recommendation": TrainableParts("frozen", "frozen", "lora"),
+    "vqa": TrainableParts("frozen", "frozen", "lora", Lora(r=4, alpha=8)),
     "instruction": TrainableParts("frozen", "full", "lora", Lora(r=4, alpha=16)),
     "full": TrainableParts("frozen", "full", "full"),
 }
@@ -50,7 +51,7 @@ def export(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
     return main()
 
 
-@pytest.mark.parametrize("task", ["distillation", "recommendation", "instruction", "full"])
+@pytest.mark.parametrize("task", ["distillation", "recommendation", "vqa", "instruction", "full"])
 def test_the_merged_checkpoint_gives_the_adapter_s_logits_without_peft(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], task: str
 ) -> None:

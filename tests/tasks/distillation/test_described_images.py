@@ -24,7 +24,7 @@ def processor(tiny: Path) -> Any:
     return load_processor(str(tiny))
 
 
-def data_set(described: Described, processor: Any, cache: Path, partners: list[int] | None = None) -> DescribedImages:
+def data_set(described: Described, processor: Any, cache: Path, partners: Any = None) -> DescribedImages:
     table, _ = load_samples(source(described), processor, cache, strict=False)
     return DescribedImages(table, described.folder / "train_images", processor, partners)
 

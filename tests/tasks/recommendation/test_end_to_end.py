@@ -187,7 +187,7 @@ def test_a_generated_id_is_never_cut_off_however_long(
     for image in (files.folder / "images").iterdir():
         image.rename(image.with_name(image.name.replace("B0000000", LONG)))
     tokenizer = load_processor(str(tiny)).tokenizer
-    asked = []
+    asked: list[int] = []
 
     def named(state: PromptState, max_new_tokens: int, eos_id: int, allowed: Any = None) -> list[list[int]]:
         """What a model that names an ID would say within the limit; here, each time the same."""

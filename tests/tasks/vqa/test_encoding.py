@@ -1,5 +1,6 @@
 """A prompt is the beginning of its supervised sample; the answer and its end are supervised, nothing else."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from PIL import Image
 from transformers import LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
+from lavic.evaluation.exact_match import exact_match
 from lavic.model.seen_batch import loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN
 from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
 from lavic.tasks.vqa.prompt import Question
 
+AQUA = Path(__file__).parents[3].parent / "shared" / "systems" / "data" / "aqua"
 TYPED = (  # as the published LLaVA's: parts with types; the image would come first
     "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {% for c in m['content'] %}{% if c['type'] == 'text' %}"
     "{{ c['text'] }}{% endif %}{% endfor %} [/INST]{% else %} {{ m['content'][0]['text'] }}</s>{% endif %}{% endfor %}"
@@ -101,3 +104,16 @@ def test_a_long_description_is_cut_and_never_the_question(encoder: QuestionEncod
     encoder.max_length = 20
     with pytest.raises(UserError, match="max_length is 20, but question 0 needs"):
         encoder.encode(long, (60, 50), answer=True)
+
+
+@pytest.mark.skipif(not AQUA.is_dir(), reason=f"no {AQUA}")
+def test_c5_answers_that_hold_assistant_survive(encoder: QuestionEncoder) -> None:
+    """VizSage took what followed the last "assistant" for the answer."""
+    rows = json.loads((AQUA / "val.json").read_text(encoding="utf-8"))
+    odd = [row["answer"] for row in rows if "assistant" in row["answer"]]
+    assert len(odd) == 7
+    for answer in odd:
+        ids, start = encoder.encode(Question(0, "1.jpg", "who is it", answer, False), (60, 50), answer=True)
+        said = encoder.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+        assert said == answer
+        assert exact_match(said, answer, "strict")

@@ -40,7 +40,7 @@ def read(tmp_path: Path, data: Path, knowledge: Knowledge, folder: Path) -> tupl
     passages = knowledge.passages()
     checks = ImageChecks(folder, tmp_path / "cache")
     out = tmp_path / "cache" / "table.arrow"
-    population, left_out = write_questions(data, checks, knowledge, passages, "val", out)
+    population, left_out, _ = write_questions(data, checks, knowledge, passages, "val", out)
     return population, left_out, QuestionTable(out, passages)
 
 

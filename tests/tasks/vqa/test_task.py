@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lavic.catalogue.images import BrokenImage, open_image
 from lavic.commands import fit as cli
+from lavic.tasks.vqa import data, task
 from lavic.tasks.vqa.encoding import QuestionEncoder
 from tests.tasks.vqa.comparison import assert_numbers_are_the_scripts
 from tests.training import command_line
@@ -111,6 +113,51 @@ def test_fit_validate_test_and_predict(
     alone = run(vqa, tiny, "test", "out_alone", adapter, "--data.init_args.batch_size=1")
     lines = (alone / "evaluation_results" / "detailed_results.jsonl").read_text().splitlines()
     assert {row["sample_id"]: row["response"] for row in map(json.loads, lines)} == said
+
+
+@pytest.mark.parametrize(("said", "score"), [("1999", "0"), ("1623", "0.333333"), ("The 1623!", "0.333333")])
+def test_c5_training_s_exact_match_is_of_what_was_generated(
+    vqa: Path, tiny: Path, said: str, score: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """VizSage compared two empty strings where it had cut the numbers out, and called it a match."""
+    rows = json.loads((vqa / "val.json").read_text())
+    for number, row in enumerate(rows):
+        row["answer"] = "1623" if number % 3 == 0 else "2 men"
+    (vqa / "numbers.json").write_text(json.dumps(rows))
+    monkeypatch.setattr(task, "answers", lambda llava, reader, batch, *more: [said] * len(batch["input_ids"]))
+    run(vqa, tiny, "validate", "out_numbers", f"--data.init_args.val_data={vqa / 'numbers.json'}")
+    assert f"val_exact_match: {score}\n" in capfd.readouterr().out
+
+
+def test_c5_an_image_that_is_missing_is_listed_and_one_that_breaks_is_an_error(
+    vqa: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((vqa / "test.json").read_text())[:6]
+    rows[0]["image"], rows[5]["answer"] = "nowhere.jpg", "the"
+    (vqa / "faulty.json").write_text(json.dumps(rows))
+    broken = {rows[4]["image"], rows[5]["image"]}
+    assert not broken & {row["image"] for row in rows[:4]}
+
+    def opened(path: Path) -> Image.Image:
+        if path.name in broken:
+            raise BrokenImage("truncated")
+        return open_image(path)
+
+    monkeypatch.setattr(data, "open_image", opened)
+    out = run(vqa, tiny, "test", "out_faulty", f"--data.init_args.test_data={vqa / 'faulty.json'}")
+    [listed] = [json.loads(line) for line in (out / "skipped_samples.jsonl").read_text().splitlines()]
+    assert listed["reason"] == "image missing"
+    folder = out / "evaluation_results"
+    written = [json.loads(line) for line in (folder / "detailed_results.jsonl").read_text().splitlines()]
+    assert [line["sample_id"] for line in written] == [1, 2, 3, 4, 5]
+    assert [(line["response"] is None, line.get("error")) for line in written] == [
+        *[(False, None)] * 3,
+        *[(True, "truncated")] * 2,
+    ]
+    metrics = assert_numbers_are_the_scripts(folder)
+    assert (metrics["total_samples"], metrics["errors"]) == (3, 2)
+    assert metrics["correct_predictions"] + metrics["incorrect_predictions"] == 3
+    assert "test_errors: 2\n" in capfd.readouterr().out
 
 
 @pytest.mark.slow
