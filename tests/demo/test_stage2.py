@@ -85,7 +85,7 @@ def test_the_last_line_opens_the_shop_of_the_demos_own_folder(monkeypatch: pytes
     elsewhere = shop_command(Path("/my demo"))
     assert "--demo" not in shlex.split(elsewhere)
     assert "/my demo/toy_llava" in shlex.split(elsewhere)
-    assert shlex.split(elsewhere)[-2:] == ["--trainer.default_root_dir", "/my demo/recommendation"]
+    assert shlex.split(elsewhere)[-2:] == ["--trainer.default_root_dir", "/my demo/recommendation/shop"]
 
 
 def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:
