@@ -11,7 +11,10 @@ from lavic.commands.options import OptionParser, read_task
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json
 
-DEMO = ("--config", "configs/recommend.yaml", "--config", "configs/demo_recommend.yaml")
+DEMO = (
+    "--config", "configs/recommend.yaml", "--config", "configs/demo_recommend.yaml",
+    "--trainer.default_root_dir", "out_demo/recommendation/shop",
+)  # fmt: skip
 EXAMPLES = "examples.json"  # in the data's folder: a list of wishes to start with
 PROG, DESCRIPTION = "python -m lavic web", "Serves the assistant, a chat with any LLaVA, or both, as a web page."
 

@@ -22,6 +22,7 @@ from lavic.evaluation.tested_rows import TestedRow, read_tested_rows
 from lavic.files.json_entries import read_json
 
 DEFAULT, OUTPUT = Path("out_demo"), "recommendation"  # the folder that configs/demo_recommend.yaml names
+SHOP = "shop"  # in the output: what was trained on retrieved candidates, for the whole catalogue
 INDEXED = ("titles", "both")  # what of the catalogue's 200 items is searched for ten candidates
 
 Run = Callable[..., None]  # a module's name and its arguments
@@ -29,6 +30,8 @@ Run = Callable[..., None]  # a module's name and its arguments
 
 def recommend_sample(folder: Path, seed: int, run: Run) -> Path:
     """Embeds the catalogue, trains stage 2 and tests it, by the commands that a user types.
+
+    Twice: with the candidates that the conversations give, and with those retrieved from the whole catalogue.
 
     Args:
         folder: what the demo's stage 1 has left: `toy_llava`, `data`, `distilled`.
@@ -50,10 +53,14 @@ def recommend_sample(folder: Path, seed: int, run: Run) -> Path:
     run("lavic", "fit", *options, "--trainer.default_root_dir", output)
     best = output / "recommendation_lora_adapter_best"
     run("lavic", "test", *options, "--trainer.default_root_dir", output, "--model.init_args.adapter", best)
+    # Retrieved candidates are of every kind, which the given ones never are: trained on those alone, the model
+    # has never had to tell a rug from a tray. So it learns from what retrieval gives it, as the shop uses it.
+    shop = output / SHOP
+    run("lavic", "fit", *options, "--trainer.default_root_dir", shop, "--data.init_args.candidates", "retrieved:10")
     for indexed in INDEXED:
         run(
             "lavic", "test", *options, "--trainer.default_root_dir", output / f"whole_catalogue_{indexed}",
-            "--model.init_args.adapter", best, "--data.init_args.candidates", f"retrieved:10:{indexed}",
+            "--model.init_args.adapter", shop / best.name, "--data.init_args.candidates", f"retrieved:10:{indexed}",
         )  # fmt: skip
     return output
 
@@ -79,7 +86,9 @@ def shop_command(folder: Path) -> str:
         interpreter = "python"
     else:  # the demo's own environment, which is not active
         interpreter = str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)
-    where = ["--demo"] if folder == DEFAULT else [*_options(folder), "--trainer.default_root_dir", folder / OUTPUT]
+    where = (
+        ["--demo"] if folder == DEFAULT else [*_options(folder), "--trainer.default_root_dir", folder / OUTPUT / SHOP]
+    )
     return shlex.join([interpreter, "-m", "lavic", "web", *map(str, where)])
 
 

@@ -60,8 +60,8 @@ def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> Non
              "ranks": {"scored": 1 if n < 100 * hit else None, "no_images": 1 if n < 5 else 2}}
             for n in range(100)
         ]  # fmt: skip
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end_results.jsonl").write_text(lines)
+        written = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end_results.jsonl").write_text(written)
     console = Console(file=io.StringIO(), width=160)
     show_whole_catalogue(tmp_path, console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ def test_the_last_line_opens_the_shop_of_the_demos_own_folder(monkeypatch: pytes
     elsewhere = shop_command(Path("/my demo"))
     assert "--demo" not in shlex.split(elsewhere)
     assert "/my demo/toy_llava" in shlex.split(elsewhere)
-    assert shlex.split(elsewhere)[-2:] == ["--trainer.default_root_dir", "/my demo/recommendation"]
+    assert shlex.split(elsewhere)[-2:] == ["--trainer.default_root_dir", "/my demo/recommendation/shop"]
 
 
 def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:
