@@ -15,7 +15,6 @@ from lavic.demo import run
 from lavic.demo.stage2 import DEFAULT, recommend_sample, shop_command, show_recommendation, show_whole_catalogue
 from lavic.errors import UserError
 
-
 ROOT_DIR = "--trainer.default_root_dir"
 
 
