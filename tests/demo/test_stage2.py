@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lavic.commands import web
 from lavic.demo import run
 from lavic.demo.stage2 import DEFAULT, recommend_sample, shop_command, show_recommendation, show_whole_catalogue
 from lavic.errors import UserError
+
+ROOT_DIR = "--trainer.default_root_dir"
 
 
 def write_metrics(folder: Path, scored: float, control: float, valid: float = 1.0) -> None:
@@ -86,6 +89,23 @@ def test_the_last_line_opens_the_shop_of_the_demos_own_folder(monkeypatch: pytes
     assert "--demo" not in shlex.split(elsewhere)
     assert "/my demo/toy_llava" in shlex.split(elsewhere)
     assert shlex.split(elsewhere)[-2:] == ["--trainer.default_root_dir", "/my demo/recommendation/shop"]
+
+
+def test_the_whole_catalogue_is_tested_by_what_learned_from_retrieval_and_the_shop_opens_it(tmp_path: Path) -> None:
+    """Given candidates are of one kind; what learned from them alone was below retrieval's own order."""
+    (tmp_path / "distilled" / "vision_lora_adapter_best").mkdir(parents=True)
+    ran: list[list[str]] = []
+    recommend_sample(tmp_path, 0, run=lambda *arguments: ran.append([str(a) for a in arguments]))
+    trained = {given[given.index(ROOT_DIR) + 1] for given in ran if given[1] == "fit" and "retrieved:10" in given}
+    assert len(trained) == 1
+    whole = [given for given in ran if given[1] == "test" and "retrieved:10" in " ".join(given)]
+    assert len(whole) == 2
+    for given in whole:
+        adapter = Path(given[given.index("--model.init_args.adapter") + 1])
+        assert {str(adapter.parent)} == trained
+    assert shlex.split(shop_command(tmp_path))[-1] in trained
+    default = trained.pop().replace(str(tmp_path), str(DEFAULT))
+    assert web.DEMO[-2:] == (ROOT_DIR, default), "what `web --demo` opens"
 
 
 def test_stage_2_asks_for_stage_1_first(tmp_path: Path) -> None:
