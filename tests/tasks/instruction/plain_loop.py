@@ -76,7 +76,8 @@ def train(base: Path, files: Path, way: str, start: Mapping[str, Tensor]) -> Tra
         for step in ([r for r in records["train"] if "image" in r], [r for r in records["train"] if "image" not in r]):
             model.zero_grad()
             loss = mean_loss(model, processor, step, files / "images")
-            loss.backward()  # type: ignore[no-untyped-call]
+            if loss.requires_grad:  # text alone gives the projector none
+                loss.backward()  # type: ignore[no-untyped-call]
             never = [name for name in trained.keys() - start.keys() if trained[name].grad is not None]
             assert not never, f"{never} have a gradient and are not trained"
             for name in start:  # text alone has a gradient of zero for the projector, not none:

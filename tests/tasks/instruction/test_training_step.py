@@ -117,6 +117,8 @@ def test_steps_are_those_of_the_plain_loop(
     found = weights_of(output)
     assert found.keys() == expected.weights.keys()
     for name, weights in expected.weights.items():
+        if name.endswith("k_proj.bias"):  # softmax is blind to it: AdamW steps along rounding
+            continue
         moved = (weights - expected.start[name]).norm()
         # relative to the way gone, since AdamW makes a whole step of the smallest gradient
         assert (found[name] - weights).norm() < 2e-3 * moved, name
