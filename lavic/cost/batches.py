@@ -1,6 +1,8 @@
 """What a training micro-batch costs by its own lengths; padding and recomputation are no work of the method's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,3 +39,22 @@ def batch_flop(
 ) -> float:
     """FLOP of a training step's forward and backward pass over these samples."""
     return sum(step_flop(config, trainable, sample, speedups).total for sample in samples)
+
+
+def seen_batch_flop(
+    config: LlavaNextConfig, trainable: TrainableParts, batch: dict[str, Any], speedups: Speedups, patches: bool = True
+) -> float:
+    """FLOP of a training step over a batch of `model.seen_batch`, whose images may stand anywhere or nowhere.
+
+    Args:
+        config: the LLaVA's.
+        trainable: what of it is trained.
+        batch: `input_ids`, `attention_mask` and `labels`, (B, T), on the host; with images `views`, (V, 3, S, S).
+        speedups: of the step.
+        patches: the language model reads the views' patches, not their class tokens.
+    """
+    first, *others = samples_of(batch["input_ids"], batch["attention_mask"], batch["labels"])
+    views = len(batch["views"]) if "views" in batch else 0  # a view costs the same, whichever row it belongs to
+    samples = [replace(first, views=views, patches=patches), *others]
+    whole = replace(speedups, reuse_prefix=False, no_prompt_gradient=False)
+    return batch_flop(config, trainable, samples, whole)

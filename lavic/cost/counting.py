@@ -185,10 +185,11 @@ def step_flop(
     sample, speedups = sample or Sample(), speedups or Speedups()
     checkpointing = checkpointing or ActivationCheckpointing()
     projected = vision_tokens(config) - 1 if sample.patches else 1
-    vision = _vision(config, trainable, sample.views, speedups.class_token_only, projected)
+    class_token_only = speedups.class_token_only and not sample.patches
+    vision = _vision(config, trainable, sample.views, class_token_only, projected)
     language = _language(config, trainable, sample, speedups, checkpointing.language == "full")
     if checkpointing.vision == "full":
-        layers = _vision(config, trainable, sample.views, speedups.class_token_only, projected=0)
+        layers = _vision(config, trainable, sample.views, class_token_only, projected=0)
         vision = replace(vision, forward=vision.forward + layers.forward)
     return StepFlop(vision, language)
 
@@ -228,6 +229,7 @@ def _vision(
     vision, linears, count = config.vision_config, vision_linears(config), _adapted(trainable, "vision")
     tokens = vision_tokens(config)
     whole_layers = vision.num_hidden_layers
+    read = _layers_read(config) if projected > 1 else whole_layers
     trained, full = trainable.vision != "frozen", trainable.vision == "full"
     patches = Linear(vision.num_channels * vision.patch_size**2, vision.hidden_size)
     view = _linear(tokens - 1, patches, trainable.vision, 0, input_gradient=False)
@@ -235,11 +237,12 @@ def _vision(
         last = class_token_only and layer == whole_layers - 1
         queries = 1 if last else tokens
         into_layer = layer > 0 or full  # nothing before the first layer needs a gradient
-        view += count(linears, "q_proj", queries, into_layer)
-        view += count(linears, "k_proj", tokens, into_layer) + count(linears, "v_proj", tokens, into_layer)
-        view += _attention(queries, tokens, vision.hidden_size)
+        flop = count(linears, "q_proj", queries, into_layer)
+        flop += count(linears, "k_proj", tokens, into_layer) + count(linears, "v_proj", tokens, into_layer)
+        flop += _attention(queries, tokens, vision.hidden_size)
         for name in ("out_proj", "fc1", "fc2"):
-            view += count(linears, name, queries, True)
+            flop += count(linears, name, queries, True)
+        view += flop if layer < read else Flop(forward=flop.forward)
     if not trained:
         view = Flop(forward=view.forward)
     if projected:
@@ -247,6 +250,13 @@ def _vision(
         flop = count(linears, "linear_1", projected, trained) + count(linears, "linear_2", projected, True)
         view += flop if trained or trainable.projector != "frozen" else Flop(forward=flop.forward)
     return view * views
+
+
+def _layers_read(config: LlavaNextConfig) -> int:
+    """How many vision layers patch tokens come through; LLaVA's tower runs the rest as well."""
+    layers = config.vision_feature_layer
+    counted = config.vision_config.num_hidden_layers + 1  # the embeddings are the first of the hidden states
+    return int(max(layer % counted for layer in ([layers] if isinstance(layers, int) else layers)))
 
 
 def _language(
@@ -266,16 +276,22 @@ def _language(
         flop += Flop(forward=with_gradient.forward)
     text = config.text_config
     predicting = sample.targets if speedups.target_logits_only else end - start
-    head = _linear(predicting, Linear(text.hidden_size, text.vocab_size), "frozen", 0, input_gradient=True)
+    mode: Mode = "full" if trainable.language == "full" else "frozen"
+    head = _linear(predicting, Linear(text.hidden_size, text.vocab_size), mode, 0, input_gradient=True)
     recomputed = head.forward if predicting > LOSS_CHUNK else 0.0
     return flop + head + Flop(forward=recomputed)
 
 
 def _language_layers(config: LlavaNextConfig, trainable: TrainableParts, tokens: int, keys: int) -> Flop:
-    """All layers over `tokens` tokens that attend to `keys`, with gradients to the embeddings."""
+    """All layers over `tokens` tokens that attend to `keys`; gradients to the embeddings where something needs them."""
     linears, count = language_linears(config), _adapted(trainable, "language")
-    layer: Flop = _attention(tokens, keys, linears["q_proj"].outputs)
-    for name in linears:
-        layer += count(linears, name, tokens, True)
-    layers: int = config.text_config.num_hidden_layers
-    return layer * layers
+    flop = Flop()
+    seen = trainable.vision != "frozen" or trainable.projector != "frozen"
+    into_embeddings = seen or trainable.language == "full"
+    for layer in range(config.text_config.num_hidden_layers):
+        flop += _attention(tokens, keys, linears["q_proj"].outputs)
+        for name in linears:
+            flop += count(
+                linears, name, tokens, layer > 0 or into_embeddings or name not in ("q_proj", "k_proj", "v_proj")
+            )
+    return flop

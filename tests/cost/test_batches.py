@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlavaNextForConditionalGeneration
 
-from lavic.cost.batches import batch_flop, samples_of
-from lavic.model.parts import Lora, TrainableParts
+from lavic.cost.batches import batch_flop, samples_of, seen_batch_flop
+from lavic.model.parts import Lora, Mode, TrainableParts, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
-from tests.model.toy import PLACEHOLDERS, PREFIX, images, ragged_batch, toy_llava, visual_tokens
+from tests.model.toy import PLACEHOLDERS, PREFIX, VOCABULARY, images, ragged_batch, toy_llava, visual_tokens
 
 COUNTABLE = replace(Speedups(), fused_lora=False)  # it multiplies in place, which torch's counter does not see
 
@@ -44,3 +45,47 @@ def test_rows_are_told_by_their_own_lengths() -> None:
     found = [(s.views, s.tokens, s.prefix, s.before_placeholder, s.targets) for s in samples]
     assert found == [(5, 28, 8, 12, 9), (5, 28, 8, 9, 12), (5, 27, 8, 15, 5)]
     assert {s.views for s in samples_of(**batch)} == {0}
+
+
+IMAGE, PATCHES = 119, 4  # the toy's image token, and how many patches a view has
+PARTS: list[tuple[Mode, Mode, Mode]] = [
+    ("frozen", "full", "lora"),
+    ("frozen", "frozen", "lora"),
+    ("frozen", "full", "frozen"),
+    ("frozen", "full", "full"),
+    ("full", "full", "full"),
+    ("lora", "lora", "lora"),
+]
+
+
+@pytest.mark.parametrize("parts", PARTS, ids="-".join)
+def test_a_batch_of_patch_tokens_costs_what_its_rows_do(parts: tuple[Mode, Mode, Mode]) -> None:
+    trainable = TrainableParts(*parts, lora=Lora(r=4, dropout=0.0))
+    torch.manual_seed(1)
+    base = LlavaNextForConditionalGeneration(toy_llava(attention="eager").config)
+    llava: Any = unwrap(place_adapters(base.requires_grad_(False), trainable, "")).train()
+    llava.float()
+    speedups = replace(PLAIN, target_logits_only=True)
+    rows = [(2, 9, 5), (1, 4, 11)]  # views, tokens of text before the answer, tokens of the answer
+    width = max(views * PATCHES + asked + said for views, asked, said in rows)
+    batch: dict[str, Any] = {name: torch.zeros(len(rows), width, dtype=torch.long) for name in ("input_ids",)}
+    batch["attention_mask"], batch["labels"] = torch.zeros_like(batch["input_ids"]), batch["input_ids"] - 100
+    for row, (views, asked, said) in enumerate(rows):
+        text = torch.randint(12, min(IMAGE, VOCABULARY), (asked + said,))
+        ids = torch.cat([text[:1], torch.full((views * PATCHES,), IMAGE), text[1:]])
+        batch["input_ids"][row, : len(ids)], batch["attention_mask"][row, : len(ids)] = ids, 1
+        batch["labels"][row, len(ids) - said : len(ids)] = text[asked:]
+    batch["views"] = images(1, torch.float32)[: sum(views for views, _, _ in rows)]
+
+    shown = iter(batch["views"].split([views for views, _, _ in rows]))
+    with FlopCounterMode(display=False) as counter:
+        for number, mask in enumerate(batch["attention_mask"]):
+            row_of = {
+                name: batch[name][None, number, mask.bool()] for name in ("input_ids", "attention_mask", "labels")
+            }
+            states = llava.model.vision_tower(next(shown), output_hidden_states=True).hidden_states[-2]
+            visual = llava.model.multi_modal_projector(states[:, 1:]).flatten(0, 1)
+            split = split_batch(**row_of, placeholder_ids=[IMAGE], speedups=speedups)
+            target_loss(llava, **row_of, visual_tokens=visual, placeholder_ids=[IMAGE], split=split).backward()
+    counted = seen_batch_flop(llava.config, trainable, batch, speedups)
+    assert counted == pytest.approx(counter.get_total_flops(), rel=1e-6)

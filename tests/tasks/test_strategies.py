@@ -10,7 +10,11 @@ import torch
 from tests.tasks.cases import CASES, assert_refused, batch, fit_arguments
 from tests.training.command_line import ROOT, losses, run, validation
 
-NF4 = "--model.init_args.base.quantization=nf4"
+NF4 = (  # its kernels round otherwise by batch size; AdamW must not make a whole step of a gradient that is rounding
+    "--model.init_args.base.quantization=nf4",
+    "--model.init_args.optimizer=torch.optim.AdamW",
+    "--model.init_args.optimizer.eps=1e-4",
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ WAYS = {
     "ddp, accumulated": Way(("--trainer.strategy=ddp",), 2, 1, 2),
     "fsdp2": Way(sharded(2, 1), 2, 2),
     "fsdp2, resumed": Way(sharded(2, 1), 2, 1, 2, stopped=2),
-    "nf4, resumed": Way((NF4,), 1, 2, 2, (NF4,), stopped=2),
-    "nf4, ddp": Way((NF4, "--trainer.strategy=ddp"), 2, 2, 1, (NF4,)),
-    "nf4, fsdp2": Way((NF4, *sharded(2, 1)), 2, 2, 1, (NF4,)),
+    "nf4, resumed": Way(NF4, 1, 2, 2, NF4, stopped=2),
+    "nf4, ddp": Way((*NF4, "--trainer.strategy=ddp"), 2, 2, 1, NF4),
+    "nf4, fsdp2": Way((*NF4, *sharded(2, 1)), 2, 2, 1, NF4),
     "tensor parallel": Way(sharded(1, 2), 2, 2),
     "fsdp of torch 1": Way(("--trainer.strategy=fsdp",), 2, 2),
 }
@@ -142,7 +146,7 @@ def test_a_task_trains_as_on_one_process_or_is_refused(
     runs: Runs, tmp_path: Path, task: str, way: str, expected: str | None
 ) -> None:
     chosen, output = WAYS[way], tmp_path / "out"
-    if NF4 in chosen.options:
+    if set(NF4) <= set(chosen.options):
         pytest.importorskip("bitsandbytes")
     arguments = [*fit_arguments(runs.options(task), output), *batch(chosen.batch_size, chosen.accumulate)]
     arguments += chosen.options

@@ -12,7 +12,7 @@ import torch
 from lavic.commands import fit
 from lavic.training import throughput
 from lavic.training.throughput import Throughput, device_peak
-from tests.tasks.cases import CASES, fit_arguments
+from tests.tasks.cases import CASES, batch, fit_arguments
 
 
 class Task:
@@ -67,10 +67,10 @@ def test_a_task_that_does_not_count_has_no_mfu(clock: Clock) -> None:
     run: Any = SimpleNamespace(global_step=0, log_every_n_steps=1)
     callback = Throughput(10e12)
     callback.on_train_start(run, task)
-    for batch in ({"flop": 1e12}, {"flop": None}, [1]):
+    for counted in ({"flop": 1e12}, {"flop": None}, [1]):
         run.global_step += 1
         clock.now += 1.0
-        callback.on_train_batch_end(run, task, None, batch, 0)
+        callback.on_train_batch_end(run, task, None, counted, 0)
     assert task.logged == pytest.approx([0.1])
 
 
@@ -91,7 +91,7 @@ def test_a_run_on_a_known_gpu_writes_it_down(
 
     def mfu(output: Path) -> list[float | None]:
         try:
-            fit.main([*fit_arguments(options, output), "--trainer.max_steps=2"])
+            fit.main([*fit_arguments(options, output), *batch(4, 1), "--trainer.max_steps=2"])
         finally:
             logging.getLogger().handlers[:] = handlers
         [path] = (output / "logs").glob("*/metrics.jsonl")

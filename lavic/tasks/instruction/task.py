@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lavic.batching.padding import IGNORED
+from lavic.cost.batches import seen_batch_flop
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
@@ -124,6 +125,11 @@ class Instruction(Task):
         for part in (batch, *([batch["shuffled"]] if "shuffled" in batch else [])):
             prepare(part, self.reader, self.speedups)
         return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[no-any-return]
+
+    def step_flop(self, batch: dict[str, Any]) -> float:
+        """Of vision, projector and language model, by the rows' own lengths."""
+        patches = self.entry.tokens == "patch"
+        return seen_batch_flop(self.llava.config, self.trainable, batch, self.speedups, patches)
 
     def visual_tokens(self, batch: dict[str, Any], views: Tensor | None = None) -> Tensor:
         """A batch's visual tokens, (N, D), of its own views or of others as many; none for text alone."""

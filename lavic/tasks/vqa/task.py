@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lavic.cost.batches import seen_batch_flop
 from lavic.evaluation.exact_match import Mode, exact_match, token_f1
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
@@ -137,6 +138,10 @@ class Vqa(Task):
         for part in parts:
             prepare(part, self.reader, self.speedups)
         return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[no-any-return]
+
+    def step_flop(self, batch: dict[str, Any]) -> float:
+        """Of vision, projector and language model, by the rows' own lengths."""
+        return seen_batch_flop(self.llava.config, self.trainable, batch, self.speedups)
 
     def loss_sum(self, batch: dict[str, Any]) -> Tensor:
         """Over the answers' tokens."""
