@@ -149,8 +149,8 @@ def test_success_needs_intervals_that_do_not_overlap(data: Path, tmp_path: Path)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if "│" in line]
     assert rows[0][:4] == ["with the image", "16", "14", "0.875"]
     assert rows[3][:4] == ["with another image", "16", "2", "0.125"]
-    write_answers(tmp_path, {"questions": 0.875, "shuffled": 0.75})
-    with pytest.raises(UserError, match=r"0\.875 of the questions right and, with another image, 0\.750"):
+    write_answers(tmp_path, {"questions": 0.875, "shuffled": 0.375})
+    with pytest.raises(UserError, match=r"0\.875 of the questions right and, with another image, 0\.375"):
         shown(show_answers, tmp_path)
 
 
