@@ -3,13 +3,15 @@
 The same LLaVA, records, batch size, dtype, learning rate and threads, each program in a process of its own and in
 turns, so that a round's ratio compares neighbours in time. Ours is `python -m lavic fit` as it is typed; theirs is
 `benchmarks/peers_trainer.py`, once with the same records in every step as ours (which an ordinary user does not have)
-and once in the Trainer's own random order. That both train alike is checked first, without dropout, by the losses of
+and once in the Trainer's own
+random order. That both train alike is checked first, without dropout, by the losses of
 the first steps.
 """
 
 import json
 import os
 import statistics
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,14 +33,16 @@ class Peers:
 
     Args:
         folder: receives checkpoint, images, records and what runs leave.
+        way: of `WAYS`. The projector alone learns of images only: a step of text alone gives it no gradient, at which
+            transformers' Trainer stops.
         records: how many there are, a multiple of 16 batches: every step is full then, of theirs too.
         batch: records of a step.
         toy: so small that the program can be checked in seconds; its figures mean nothing.
     """
 
-    def __init__(self, folder: Path, records: int, batch: int, toy: bool) -> None:
-        self.folder, self.batch = folder, batch
-        self.records = write(folder, records, toy)
+    def __init__(self, folder: Path, way: str, records: int, batch: int, toy: bool) -> None:
+        self.folder, self.way, self.batch = folder, way, batch
+        self.records = write(folder, records, way == "lora", toy)
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
         self.runs = 0
 
@@ -59,7 +63,7 @@ class Peers:
         path.write_text(json.dumps(ordered), encoding="utf-8")
         return path
 
-    def ours(self, way: str, turn: int, steps: int, dropout: float) -> Contender:
+    def ours(self, turn: int, steps: int, dropout: float) -> Contender:
         """`python -m lavic fit`."""
         self.runs += 1
         output = self.folder / f"run_{self.runs}"
@@ -69,7 +73,7 @@ class Peers:
             [
                 "lavic", "fit", f"--config={ROOT}/configs/instruct.yaml", f"--seed_everything={SEED}",
                 f"--model.init_args.base.name={self.folder / 'base'}", "--model.init_args.base.dtype=float32",
-                f"--model.init_args.trainable.language={'lora' if way == 'lora' else 'frozen'}",
+                f"--model.init_args.trainable.language={'lora' if self.way == 'lora' else 'frozen'}",
                 f"--model.init_args.trainable.lora={lora}", "--model.init_args.checkpointing.language=none",
                 f"--model.{entry}", f"--data.{entry}", f"--model.init_args.lr={LR}", "--model.init_args.part_lr=null",
                 "--model.init_args.scheduler=null", f"--data.init_args.train_data={self.records}",
@@ -85,13 +89,13 @@ class Peers:
             self.folder / f"said_{self.runs}.txt",
         )  # fmt: skip
 
-    def theirs(self, way: str, turn: int, steps: int, dropout: float, records: Path, order: str) -> Contender:
+    def theirs(self, turn: int, steps: int, dropout: float, records: Path, order: str) -> Contender:
         """transformers' Trainer."""
         self.runs += 1
         return Contender(
             [
                 "benchmarks.peers_trainer", f"--base={self.folder / 'base'}", f"--records={records}",
-                f"--images={self.folder / 'images'}", f"--way={way}", f"--order={order}", f"--batch={self.batch}",
+                f"--images={self.folder / 'images'}", f"--way={self.way}", f"--order={order}", f"--batch={self.batch}",
                 f"--steps={turn}", f"--max_steps={steps}", f"--rank={RANK}", f"--seed={SEED}",
                 f"--dropout={dropout}", f"--lr={LR}",
             ],
@@ -99,12 +103,12 @@ class Peers:
             self.folder / f"said_{self.runs}.txt",
         )  # fmt: skip
 
-    def check_alike(self, way: str, steps: int) -> float:
+    def check_alike(self, steps: int) -> float:
         """The largest relative difference of the first steps' losses; raises AssertionError over `ALIKE`."""
         found = []
         for contender in (
-            self.ours(way, steps, steps + 1, 0.0),
-            self.theirs(way, steps, steps + 1, 0.0, self.in_our_order(steps + 1), "sequential"),
+            self.ours(steps, steps + 1, 0.0),
+            self.theirs(steps, steps + 1, 0.0, self.in_our_order(steps + 1), "sequential"),
         ):
             try:
                 found.append(contender.turn()["losses"])
@@ -115,14 +119,14 @@ class Peers:
         assert found[0][-1] != found[0][0]
         return difference
 
-    def measure(self, way: str, rounds: int, turn: int) -> dict[str, list[dict[str, Any]]]:
+    def measure(self, rounds: int, turn: int) -> dict[str, list[dict[str, Any]]]:
         """What every contender tells of every round; the first, in which everything is new, is left out."""
         steps = (rounds + 1) * turn + 1
         with ExitStack() as ending:
             contenders = {
-                "the same": self.theirs(way, turn, steps, DROPOUT, self.in_our_order(steps), "sequential"),
-                "ours": self.ours(way, turn, steps, DROPOUT),
-                "random": self.theirs(way, turn, steps, DROPOUT, self.records, "random"),
+                "the same": self.theirs(turn, steps, DROPOUT, self.in_our_order(steps), "sequential"),
+                "ours": self.ours(turn, steps, DROPOUT),
+                "random": self.theirs(turn, steps, DROPOUT, self.records, "random"),
             }
             for contender in contenders.values():
                 ending.callback(contender.end)
@@ -163,9 +167,10 @@ def run(rounds: int = 8, turn: int = 2, batch: int = 4, records: int = 64, toy: 
         toy: checks the program only.
     """
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        peers = Peers(Path(folder), records, batch, toy)
-        for way in WAYS:
-            alike = peers.check_alike(way, CHECKED)
-            rows += rows_of(way, peers.measure(way, rounds, turn), turn * batch, alike)
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            peers = Peers(Path(folder), way, records, batch, toy)
+            alike = peers.check_alike(CHECKED)
+            rows += rows_of(way, peers.measure(rounds, turn), turn * batch, alike)
+            print(*rows[-2:], sep="\n", file=sys.stderr)
     return {"batch": batch, "rounds": rounds, "samples a round": turn * batch, "threads of each": 1, "rows": rows}

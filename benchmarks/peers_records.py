@@ -31,10 +31,10 @@ TEXT_ALONE = 16  # of so many records one
 WORDS = [first + vowel + last for first in "bcdfghklmnprst" for vowel in "aeiou" for last in "nrst"]
 
 
-def write(folder: Path, count: int, toy: bool) -> Path:
+def write(folder: Path, count: int, text_alone: bool, toy: bool) -> Path:
     """`base/`, `images/` and `train.json` with `count` records in `folder`; returns the path of the last."""
     rng = Random(0)
-    records = [record(number, rng) for number in range(count)]
+    records = [record(number, text_alone, rng) for number in range(count)]
     (folder / "train.json").write_text(json.dumps(records), encoding="utf-8")
     (folder / "images").mkdir()
     write_images(folder / "images", count, side=160 if toy else 640)
@@ -42,9 +42,9 @@ def write(folder: Path, count: int, toy: bool) -> Path:
     return folder / "train.json"
 
 
-def record(number: int, rng: Random) -> dict[str, Any]:
-    """One of LLaVA's form."""
-    seen = number % TEXT_ALONE != TEXT_ALONE - 1
+def record(number: int, text_alone: bool, rng: Random) -> dict[str, Any]:
+    """One of LLaVA's form; with `text_alone` some have no image."""
+    seen = not text_alone or number % TEXT_ALONE != TEXT_ALONE - 1
     turns = list(_turns(rng, seen))
     image = {"image": f"{number}.jpg"} if seen else {}
     return {"id": f"{number:06d}", **image, "conversations": turns}

@@ -9,7 +9,7 @@ from benchmarks.peers import Peers, rows_of
 
 @pytest.mark.slow
 def test_both_train_alike_for_an_epoch_and_its_text_alone(tmp_path: Path) -> None:
-    assert Peers(tmp_path, records=32, batch=2, toy=True).check_alike("lora", steps=16) < 1e-5
+    assert Peers(tmp_path, "lora", records=32, batch=2, toy=True).check_alike(steps=16) < 1e-5
 
 
 def test_ratios_are_of_neighbours_in_time() -> None:
