@@ -3,8 +3,7 @@
 The same LLaVA, records, batch size, dtype, learning rate and threads, each program in a process of its own and in
 turns, so that a round's ratio compares neighbours in time. Ours is `python -m lavic fit` as it is typed; theirs is
 `benchmarks/peers_trainer.py`, once with the same records in every step as ours (which an ordinary user does not have)
-and once in the Trainer's own
-random order. That both train alike is checked first, without dropout, by the losses of
+and once in the Trainer's own random order. That both train alike is checked first, without dropout, by the losses of
 the first steps.
 """
 

@@ -5,13 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, MistralConfig
+from transformers import AutoModelForImageTextToText
 
-from lavic.demo.toy_tokenizer import train_tokenizer
 from lavic.model.adapters.full_parts import FULL_PARTS
-from lavic.model.composing import Architecture, compose
-from tests.instruction_files import COLOURS, InstructionFiles, write_instruction_files
-from tests.model.building_blocks import SHAPE, vision_tower
+from lavic.model.composing import Architecture
+from tests.instruction_files import InstructionFiles, write_instruction_files
 from tests.training.command_line import ROOT, run, validation
 
 ENTRIES: dict[str, tuple[Architecture, str]] = {
@@ -27,22 +25,6 @@ ENTRIES: dict[str, tuple[Architecture, str]] = {
 def files(tmp_path_factory: pytest.TempPathFactory) -> InstructionFiles:
     """With images of several shapes, and without any."""
     return write_instruction_files(tmp_path_factory.mktemp("entries") / "files", seen=3, text=1)
-
-
-@pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> dict[Architecture, Path]:
-    """A LLaVA-1.5 and a 1.6 of one toy tower and one toy language model: read only."""
-    folder = tmp_path_factory.mktemp("composed")
-    tokenizer = train_tokenizer(["What does it show? A towel. Is it large? Yes. No. ", *COLOURS], max_tokens=200)
-    torch.manual_seed(0)
-    config = MistralConfig(**SHAPE, num_key_value_heads=2, vocab_size=len(tokenizer) + 8, initializer_range=0.2)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "lm")
-    tokenizer.save_pretrained(folder / "lm")
-    tower = vision_tower(folder / "clip")
-    made: dict[Architecture, Path] = {"llava": folder / "llava", "llava_next": folder / "llava_next"}
-    for architecture, out in made.items():
-        compose(str(tower), str(folder / "lm"), out, architecture)
-    return made
 
 
 @pytest.mark.parametrize(
