@@ -35,8 +35,8 @@ def parse(*args: str) -> object:
     from lightning.pytorch import LightningDataModule, LightningModule
 
     cli = ParseOnly(
-        LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, parser_class=Parser,
-        seed_everything_default=42,
+        "fit", model_class=LightningModule, datamodule_class=LightningDataModule, subclass_mode_model=True,
+        subclass_mode_data=True, parser_class=Parser, seed_everything_default=42,
         auto_configure_optimizers=False, load_from_checkpoint_support=False, args=found_configs(["fit", *args]),
     )  # fmt: skip
     return cli.config["fit"]

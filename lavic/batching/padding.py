@@ -1,7 +1,7 @@
-"""Token sequences -> padded tensors."""
+"""Token sequences -> padded tensors, and what every batch of them has."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -10,16 +10,35 @@ from torch import Tensor
 IGNORED = -100  # label of a position that is not supervised, as in transformers and torch's cross-entropy
 
 
-class PromptBatch(TypedDict):
-    """Prompts without targets, padded on the left for generation, with what identifies them."""
+class Padded(TypedDict):
+    """Token sequences of one length; what fills them up is masked."""
 
     input_ids: Tensor  # (B, T) int64
     attention_mask: Tensor  # (B, T) int64
+
+
+class Supervised(Padded):
+    """Sequences of which something is to be learned."""
+
+    labels: Tensor  # (B, T) int64; IGNORED where nothing is
+
+
+class TrainingBatch(Supervised):
+    """A micro-batch of a step plan; `Task` divides its loss by `step_targets`."""
+
+    step_targets: int  # supervised tokens of the whole optimizer step
+    rows: tuple[int, ...]  # of the table of samples
+    flop: NotRequired[float | None]  # set where MFU is logged
+
+
+class PromptBatch(Padded):
+    """Prompts without targets, padded on the left for generation, with what identifies them."""
+
     views: Tensor  # (V, 3, side, side) uint8, in the order of the placeholders
     samples: list[dict[str, Any]]  # item, title, image, description
 
 
-def pad(sequences: Sequence[Any], target_starts: Sequence[int], pad_id: int, ghost: bool = False) -> dict[str, Tensor]:
+def pad(sequences: Sequence[Any], target_starts: Sequence[int], pad_id: int, ghost: bool = False) -> Supervised:
     """Pads on the right.
 
     Args:
@@ -27,9 +46,6 @@ def pad(sequences: Sequence[Any], target_starts: Sequence[int], pad_id: int, gho
         target_starts: position of each sample's first supervised token.
         pad_id: fills up; neither attended to nor supervised.
         ghost: supervise nothing.
-
-    Returns:
-        `input_ids`, `attention_mask` and `labels`, each (B, T) int64.
     """
     shape = (len(sequences), max(len(s) for s in sequences))
     input_ids = torch.full(shape, pad_id, dtype=torch.int64)
@@ -44,8 +60,8 @@ def pad(sequences: Sequence[Any], target_starts: Sequence[int], pad_id: int, gho
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def pad_left(sequences: Sequence[Any], pad_id: int) -> dict[str, Tensor]:
-    """Pads on the left, for generation: `input_ids` and `attention_mask`, each (B, T) int64."""
+def pad_left(sequences: Sequence[Any], pad_id: int) -> Padded:
+    """Pads on the left, for generation."""
     length = max(len(s) for s in sequences)
     input_ids = torch.full((len(sequences), length), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros_like(input_ids)
@@ -58,7 +74,7 @@ def pad_left(sequences: Sequence[Any], pad_id: int) -> dict[str, Tensor]:
 
 def pad_runs(
     sequences: Sequence[Any], runs: Sequence[Sequence[tuple[int, int]]], pad_id: int, ghost: bool = False
-) -> dict[str, Tensor]:
+) -> Supervised:
     """As `pad`, where what is supervised of each sample are several runs of tokens, (start, stop)."""
     batch = pad(sequences, [len(sequence) for sequence in sequences], pad_id)
     for row, spans in enumerate([] if ghost else runs):

@@ -13,10 +13,13 @@ Samples of different kinds, such as text alone and text with images, can be kept
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
+
+Lengths = npt.NDArray[np.integer[Any]]  # whichever is small: there may be millions
 
 WINDOW = 32  # steps whose samples are sorted by length together
 
@@ -56,14 +59,14 @@ class StepPlan(Sampler[MicroBatch]):
 
     def __init__(
         self,
-        lengths: npt.NDArray[np.int64],
-        target_lengths: npt.NDArray[np.int64],
+        lengths: Lengths,
+        target_lengths: Lengths,
         batch_size: int,
         accumulate: int = 1,
         world_size: int = 1,
         rank: int = 0,
         seed: int | None = None,
-        kinds: npt.NDArray[np.int64] | None = None,
+        kinds: Lengths | None = None,
     ) -> None:
         self.kinds = np.zeros(len(lengths), np.int8) if kinds is None else kinds
         self.lengths, self.target_lengths = lengths, target_lengths
@@ -102,13 +105,17 @@ class StepPlan(Sampler[MicroBatch]):
                     yield MicroBatch((int(step[0]),), targets, ghost=True)
             step = following
 
-    def steps(self) -> Iterator[npt.NDArray[np.int64]]:
+    def steps(self) -> Iterator[Lengths]:
         """The samples of every optimizer step of the epoch, each sorted by length; made as they are asked for."""
         per_step = self.batch_size * self.accumulate * self.world_size
         rng = None if self.seed is None else np.random.default_rng([self.seed, self.epoch])
-        order = np.argsort(self.lengths, kind="stable") if rng is None else rng.permutation(len(self.lengths))
-        wholes: list[npt.NDArray[np.int64]] = []
-        rests: list[npt.NDArray[np.int64]] = []
+        if rng is None:
+            order: Lengths = np.argsort(self.lengths, kind="stable")
+        else:
+            order = np.arange(len(self.lengths), dtype=np.int32 if len(self.lengths) < 2**31 else np.int64)
+            rng.shuffle(order)
+        wholes: list[Lengths] = []
+        rests: list[Lengths] = []
         for kind in np.unique(self.kinds):
             own = order if (self.kinds == kind).all() else order[self.kinds[order] == kind]
             whole, rest = np.split(own, [len(own) // per_step * per_step])
@@ -125,6 +132,6 @@ class StepPlan(Sampler[MicroBatch]):
             yield full[number * per_step : (number + 1) * per_step]
         yield from rests
 
-    def _sort(self, samples: npt.NDArray[np.int64]) -> None:
+    def _sort(self, samples: Lengths) -> None:
         """By length, in place."""
         samples[:] = samples[np.argsort(self.lengths[samples], kind="stable")]

@@ -15,6 +15,8 @@ from PIL import Image, ImageFile
 
 RULE = 2  # how images are decoded; a new number makes tables and stores of images decoded otherwise void
 
+MAX_PIXELS = 178_956_970  # width x height; Pillow's own bound, which others in the process may have lifted
+
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,7 +42,7 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         BrokenImage: the file is missing, empty, no image, cut short, or too large to be decoded safely.
     """
-    with _naming_what_is_broken(path), Image.open(path) as image:
+    with _opened(path) as image:
         return to_rgb(image)
 
 
@@ -53,7 +55,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         BrokenImage: as `open_image`.
     """
-    with _naming_what_is_broken(path), Image.open(path) as image:
+    with _opened(path) as image:
         size = image.size
         image.draft("RGB", (1, 1))  # as small as the format allows
         image.load()
@@ -123,11 +125,19 @@ def _deep_on_white(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _naming_what_is_broken(path: Path) -> Iterator[None]:
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, nothing of it decoded yet; what fails inside is named."""
     try:
-        yield
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BrokenImage("image too large")
+            yield image
+    except BrokenImage:
+        raise
     except FileNotFoundError:
         raise BrokenImage("image missing") from None
+    except Image.DecompressionBombError:
+        raise BrokenImage("image too large") from None
     except Exception:  # Pillow's decoders raise a dozen kinds
         reason = "image empty" if path.is_file() and path.stat().st_size == 0 else "image broken"
         raise BrokenImage(reason) from None

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from transformers import LlavaNextConfig
 from lavic.batching.padding import IGNORED
 from lavic.cost.counting import Sample, step_flop
 from lavic.model.parts import TrainableParts
+from lavic.model.seen_batch import SeenBatch
 from lavic.model.speedups import Speedups
 
 
@@ -42,14 +42,14 @@ def batch_flop(
 
 
 def seen_batch_flop(
-    config: LlavaNextConfig, trainable: TrainableParts, batch: dict[str, Any], speedups: Speedups, patches: bool = True
+    config: LlavaNextConfig, trainable: TrainableParts, batch: SeenBatch, speedups: Speedups, patches: bool = True
 ) -> float:
     """FLOP of a training step over a batch of `model.seen_batch`, whose images may stand anywhere or nowhere.
 
     Args:
         config: the LLaVA's.
         trainable: what of it is trained.
-        batch: `input_ids`, `attention_mask` and `labels`, (B, T), on the host; with images `views`, (V, 3, S, S).
+        batch: with labels, on the host.
         speedups: of the step.
         patches: the language model reads the views' patches, not their class tokens.
     """

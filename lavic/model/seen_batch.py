@@ -8,25 +8,44 @@ Shapes: B rows, T tokens, V views, S their side in pixels, N visual tokens, D th
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import NotRequired
 
 import torch
 from torch import Tensor
 
+from lavic.batching.padding import Padded
 from lavic.model.generation import decode_greedily
 from lavic.model.image_entry import ImageReader
 from lavic.model.loading import Llava
-from lavic.model.prefix_reuse import split_batch, target_loss
+from lavic.model.prefix_reuse import Split, split_batch, target_loss
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import Normalise, fill_placeholders
 
 
-def prepare(batch: dict[str, Any], reader: ImageReader, speedups: Speedups) -> None:
+class SeenBatch(Padded):
+    """Texts, padded on the right where something is learned, else on the left; and their images."""
+
+    labels: NotRequired[Tensor]  # (B, T) int64; none in prompts
+    views: NotRequired[Tensor]  # (V, 3, S, S) uint8; none where all is text
+    sizes: NotRequired[list[tuple[int, int]]]  # of the images before cutting, (width, height) in pixels
+    image_tokens: NotRequired[int]  # how many stand for them
+    split: NotRequired[Split]  # of `prepare`, where there are labels
+    order: NotRequired[Tensor | None]  # of `prepare`, where there are views
+
+
+class TaughtBatch(SeenBatch):
+    """A micro-batch of a step plan, as `lavic.batching.padding.TrainingBatch`."""
+
+    step_targets: int
+    rows: tuple[int, ...]
+    flop: NotRequired[float | None]
+
+
+def prepare(batch: SeenBatch, reader: ImageReader, speedups: Speedups) -> None:
     """Adds what the steps on the device need: `split` where there are labels, `order` where there are images.
 
     Args:
-        batch: `input_ids`, `attention_mask`, and `labels` where something is learned, each (B, T), padded on the right
-            then; with images `views`, (V, 3, S, S) uint8, and the images' `sizes`, (width, height) in pixels.
+        batch: on the host.
         reader: how images enter.
         speedups: of which `target_logits_only` counts; what else shortens a prompt needs a frozen language model.
     """
@@ -39,7 +58,7 @@ def prepare(batch: dict[str, Any], reader: ImageReader, speedups: Speedups) -> N
 
 
 def visual_tokens(
-    llava: Llava, reader: ImageReader, normalise: Normalise, batch: dict[str, Any], views: Tensor | None = None
+    llava: Llava, reader: ImageReader, normalise: Normalise, batch: SeenBatch, views: Tensor | None = None
 ) -> Tensor:
     """A batch's visual tokens, (N, D), of its own views or of others as many; none for text alone."""
     if "views" not in batch:
@@ -55,7 +74,7 @@ def visual_tokens(
     return found
 
 
-def loss_sum(llava: Llava, reader: ImageReader, batch: dict[str, Any], visual_tokens: Tensor) -> Tensor:
+def loss_sum(llava: Llava, reader: ImageReader, batch: SeenBatch, visual_tokens: Tensor) -> Tensor:
     """The sum of the supervised tokens' losses, in nats, after `prepare`; a float32 scalar."""
     prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
     return target_loss(llava, *prompt, visual_tokens, [reader.image_token_id], split=batch["split"])
@@ -64,7 +83,7 @@ def loss_sum(llava: Llava, reader: ImageReader, batch: dict[str, Any], visual_to
 def answers(
     llava: Llava,
     reader: ImageReader,
-    batch: dict[str, Any],
+    batch: Padded,
     visual_tokens: Tensor,
     max_new_tokens: int,
     stop_ids: Collection[int],

@@ -34,10 +34,15 @@ def unused_vision_parameters(config: PretrainedConfig, entry: Entry) -> set[str]
 
 def extra_positions(config: PretrainedConfig) -> int:
     """How many positions the tower has besides its patches: 1 for CLIP's class token, 0 for a tower without one."""
-    with torch.device("meta"), torch.no_grad():
-        positions: int = _run(config)[1].last_hidden_state.shape[1]
-    patches: int = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
-    return positions - patches
+    key = config.vision_config.to_json_string()
+    if key not in _EXTRA:
+        with torch.device("meta"), torch.no_grad():
+            positions: int = _run(config)[1].last_hidden_state.shape[1]
+        _EXTRA[key] = positions - (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return _EXTRA[key]
+
+
+_EXTRA: dict[str, int] = {}  # by the tower's configuration: model and data of a run both ask
 
 
 def _run(config: PretrainedConfig) -> tuple[Any, Any]:

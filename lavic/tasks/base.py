@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
@@ -20,7 +18,7 @@ from transformers import PreTrainedModel
 
 from lavic.batching.left_out import LeftOut, reasons_text, write_left_out
 from lavic.batching.resumable_loader import ResumableLoader, as_it_is
-from lavic.batching.step_plan import StepPlan
+from lavic.batching.step_plan import Lengths, StepPlan
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
 from lavic.model.loading import BaseModel, fit_embeddings, load_llava
@@ -195,11 +193,11 @@ class TaskData(pl.LightningDataModule):
         """Maps a `MicroBatch` to the batch of a split."""
         raise NotImplementedError
 
-    def lengths(self, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def lengths(self, split: str) -> tuple[Lengths, Lengths]:
         """Each sample's tokens (or whatever grows with them), and its supervised tokens; both (N,)."""
         raise NotImplementedError
 
-    def kinds(self, split: str) -> npt.NDArray[np.int64] | None:
+    def kinds(self, split: str) -> Lengths | None:
         """What kind each sample is, (N,), where kinds must not share a forward pass; null where there is one."""
         return None
 

@@ -227,3 +227,14 @@ def test_a_cut_image_is_broken(tmp_path: Path, kind: str) -> None:
     for look in (open_image, image_size):
         with pytest.raises(BrokenImage, match="image broken"):
             look(path)
+
+
+@pytest.mark.parametrize("bound", [None, 89_478_485], ids=["lifted by another library", "Pillow's own"])
+def test_an_image_too_large_to_be_decoded_safely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int | None
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", bound)
+    Image.new("1", (20_000, 9_000)).save(tmp_path / "huge.png")
+    for read in (open_image, image_size):
+        with pytest.raises(BrokenImage, match="image too large"):
+            read(tmp_path / "huge.png")

@@ -1,7 +1,7 @@
 """A ragged batch's FLOP against torch's own counter, which runs each row alone and so without padding."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from transformers import LlavaNextForConditionalGeneration
 from lavic.cost.batches import batch_flop, samples_of, seen_batch_flop
 from lavic.model.parts import Lora, Mode, TrainableParts, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.seen_batch import SeenBatch
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import PLACEHOLDERS, PREFIX, VOCABULARY, images, ragged_batch, toy_llava, visual_tokens
 
@@ -68,8 +69,8 @@ def test_a_batch_of_patch_tokens_costs_what_its_rows_do(parts: tuple[Mode, Mode,
     speedups = replace(PLAIN, target_logits_only=True)
     rows = [(2, 9, 5), (1, 4, 11)]  # views, tokens of text before the answer, tokens of the answer
     width = max(views * PATCHES + asked + said for views, asked, said in rows)
-    batch: dict[str, Any] = {name: torch.zeros(len(rows), width, dtype=torch.long) for name in ("input_ids",)}
-    batch["attention_mask"], batch["labels"] = torch.zeros_like(batch["input_ids"]), batch["input_ids"] - 100
+    nothing = torch.zeros(len(rows), width, dtype=torch.long)
+    batch: dict[str, Any] = {"input_ids": nothing, "attention_mask": nothing.clone(), "labels": nothing - 100}
     for row, (views, asked, said) in enumerate(rows):
         text = torch.randint(12, min(IMAGE, VOCABULARY), (asked + said,))
         ids = torch.cat([text[:1], torch.full((views * PATCHES,), IMAGE), text[1:]])
@@ -86,6 +87,7 @@ def test_a_batch_of_patch_tokens_costs_what_its_rows_do(parts: tuple[Mode, Mode,
             states = llava.model.vision_tower(next(shown), output_hidden_states=True).hidden_states[-2]
             visual = llava.model.multi_modal_projector(states[:, 1:]).flatten(0, 1)
             split = split_batch(**row_of, placeholder_ids=[IMAGE], speedups=speedups)
-            target_loss(llava, **row_of, visual_tokens=visual, placeholder_ids=[IMAGE], split=split).backward()
-    counted = seen_batch_flop(llava.config, trainable, batch, speedups)
+            loss = target_loss(llava, **row_of, visual_tokens=visual, placeholder_ids=[IMAGE], split=split)
+            torch.autograd.backward(loss)
+    counted = seen_batch_flop(llava.config, trainable, cast(SeenBatch, batch), speedups)
     assert counted == pytest.approx(counter.get_total_flops(), rel=1e-6)

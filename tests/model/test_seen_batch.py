@@ -1,7 +1,6 @@
 """Batches of texts with images: losses and answers are those of plain transformers, of both families."""
 
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from transformers import AutoProcessor
 from lavic.batching.padding import pad, pad_left
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import BaseModel, load_llava
-from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
+from lavic.model.seen_batch import SeenBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN, Speedups
 
 SIZES = [(60, 50), (300, 70), (40, 200)]
@@ -28,7 +27,7 @@ def image(width: int, height: int) -> Image.Image:
     return Image.fromarray(torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy())
 
 
-def batch_of(reader: ImageReader, count: int, target: int | None = None) -> dict[str, Any]:
+def batch_of(reader: ImageReader, count: int, target: int | None = None) -> SeenBatch:
     """The first texts with their images; `target` tokens at the end of each are supervised."""
     tokenizer = reader.processor.tokenizer
     runs = [text.replace("<image>", "<image>" * reader.count(*size)) for text, size in zip(TEXTS, SIZES, strict=True)][
@@ -38,8 +37,8 @@ def batch_of(reader: ImageReader, count: int, target: int | None = None) -> dict
     padded = pad_left(sequences, 0) if target is None else pad(sequences, [len(s) - target for s in sequences], 0)
     images = [image(*size) for size in SIZES[:count]]
     views = torch.cat([reader.cut(one) for one in images])
-    found = {**padded, "views": views, "sizes": SIZES[:count]}
-    return {**found, "image_tokens": sum(reader.count(*size) for size in SIZES[:count])}
+    tokens = sum(reader.count(*size) for size in SIZES[:count])
+    return {**padded, "views": views, "sizes": SIZES[:count], "image_tokens": tokens}
 
 
 def test_the_loss_and_its_gradients_are_transformers_own(folder: str) -> None:
@@ -97,6 +96,7 @@ def test_answers_are_those_of_transformers_generate(folder: str) -> None:
 def test_visual_tokens_for_another_text_are_refused(folder: str) -> None:
     llava = load_llava(BaseModel(folder), torch.device("cpu"))
     reader = ImageReader(folder, llava.config, ImageEntry())
-    batch = batch_of(reader, 2) | {"image_tokens": 3}
+    batch = batch_of(reader, 2)
+    batch["image_tokens"] = 3
     with pytest.raises(RuntimeError, match="visual tokens for 3 image tokens"):
         visual_tokens(llava, reader, reader.normaliser(), batch)

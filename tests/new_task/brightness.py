@@ -113,7 +113,7 @@ class Batches(Dataset[dict[str, Any]]):
         paths, targets = zip(*(self.images[i] for i in batch.indices), strict=True)
         start = len(self.data.prompt)
         sequences = [self.data.prompt + self.data.words[target] for target in targets]
-        made: dict[str, Any] = pad(sequences, [start] * len(targets), 0, batch.ghost)
+        made: dict[str, Any] = {**pad(sequences, [start] * len(targets), 0, batch.ghost)}
         made["views"] = torch.cat([cut_views(self.data.processor.image_processor, open_image(path)) for path in paths])
         made |= {"step_targets": batch.step_targets, "rows": batch.indices, "ghost": batch.ghost}
         return made | {"prompt_length": start, "words": self.data.words, "targets": targets}

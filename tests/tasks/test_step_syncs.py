@@ -59,7 +59,7 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def rows(task: Any, start: list[int], images: int) -> dict[str, Tensor]:
+def rows(task: Any, start: list[int], images: int) -> dict[str, Any]:
     """Three right-padded rows of `start`, words, each image's five placeholders, and a target, of unlike lengths."""
     generator = torch.Generator().manual_seed(0)
     sequences, targets = [], []
@@ -68,13 +68,13 @@ def rows(task: Any, start: list[int], images: int) -> dict[str, Tensor]:
         prompt = [*start, *ids[:words], *(task.placeholder_ids[:5] * images)]
         sequences.append(prompt + ids[words:])
         targets.append(len(prompt))
-    return pad(sequences, targets, 0)
+    return {**pad(sequences, targets, 0)}
 
 
 def stage_1(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
     task = Distillation(BaseModel(str(tiny)), TrainableParts())
     task.load_model(torch.device("cpu"))
-    batch: dict[str, Any] = rows(task, task.prefix.ids, 1)
+    batch = rows(task, task.prefix.ids, 1)
     batch["views"] = torch.randint(0, 256, (15, *task.blank.shape[1:]), dtype=torch.uint8)
     return task, batch
 
@@ -82,7 +82,7 @@ def stage_1(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
 def stage_2(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
     task = Recommendation(BaseModel(str(tiny)), distilled=None)
     task.load_model(torch.device("cpu"))
-    batch: dict[str, Any] = rows(task, [1, 5, 6], 2)
+    batch = rows(task, [1, 5, 6], 2)
     batch["cls_tokens"] = torch.randn(30, task.llava.config.vision_config.hidden_size)
     return task, batch
 
@@ -98,14 +98,14 @@ def conversations(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
     counts = [task.reader.count(*size) for size in SIZES]
     sequences = [[1, 7, *([task.reader.image_token_id] * count), *range(9, 30 + count % 7)] for count in counts]
     runs = [[(len(ids) - 9, len(ids) - 6), (len(ids) - 3, len(ids))] for ids in sequences]
-    batch: dict[str, Any] = pad_runs(sequences, runs, 0)
+    batch = pad_runs(sequences, runs, 0)
     views = torch.cat([task.reader.cut(Image.new("RGB", size, "red")) for size in SIZES])
     return task, {**batch, "views": views, "sizes": SIZES, "image_tokens": sum(counts)}
 
 
 def text_alone(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
     task, _ = conversations(tiny, folder)
-    batch: dict[str, Any] = pad_runs([list(range(9, 30)), list(range(9, 17))], [[(4, 9), (12, 21)], [(5, 8)]], 0)
+    batch = pad_runs([list(range(9, 30)), list(range(9, 17))], [[(4, 9), (12, 21)], [(5, 8)]], 0)
     return task, {**batch, "sizes": [], "image_tokens": 0}
 
 
@@ -115,7 +115,7 @@ def questions(tiny: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
     asked = [Question(0, "a.jpg", "which colour", "red", False), Question(1, "b.jpg", "what", "a large towel", False)]
     images = [Image.new("RGB", size, "red") for size in SIZES]
     encoder = QuestionEncoder(task.reader, "Answer.", 4096)
-    return task, encoder.batch(asked, images, answers=True)
+    return task, {**encoder.batch(asked, images, answers=True)}
 
 
 @pytest.mark.parametrize("make", [stage_1, stage_2, conversations, text_alone, questions])

@@ -1,7 +1,7 @@
 """Stage 1's data sets: a plan's micro-batches and prompts, made whole in the loader's workers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +10,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import LlavaNextProcessor
 
-from lavic.batching.padding import PromptBatch, pad, pad_left
+from lavic.batching.padding import PromptBatch, TrainingBatch, pad, pad_left
 from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
+from lavic.model.prefix_reuse import Split
 from lavic.model.views import cut_views
 from lavic.tasks.distillation.samples import SampleTable
 
 
-class DescribedImages(Dataset[dict[str, Any]]):
+class DescribedBatch(TrainingBatch):
+    """Prompts, targets and the images' views."""
+
+    views: Tensor  # (V, 3, side, side) uint8
+    partner_views: NotRequired[Tensor]  # as many, of other items' images: in a validation
+    split: NotRequired[Split]  # set before the batch leaves the host
+
+
+class DescribedImages(Dataset[DescribedBatch]):
     """Micro-batches of prompt, target and views, by the `MicroBatch` that names their samples.
 
     Args:
@@ -43,19 +52,16 @@ class DescribedImages(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `labels` (B, T); `views` (V, 3, side, side) uint8; `step_targets`; `rows`.
-
-        With partners also `partner_views`, of the same shape as `views`.
-        """
+    def __getitem__(self, micro_batch: MicroBatch) -> DescribedBatch:
+        """The batch of a step plan's entry; with `partner_views` where there are partners."""
         rows = [self.table.row(i) for i in micro_batch.indices]
-        batch: dict[str, Any] = pad(
+        padded = pad(
             [row["input_ids"] for row in rows], [row["target_start"] for row in rows], self.pad_id, micro_batch.ghost
         )
         views = [self.views(row) for row in rows]
-        batch["views"] = torch.cat(views)
-        batch["step_targets"] = micro_batch.step_targets
-        batch["rows"] = micro_batch.indices
+        batch: DescribedBatch = {
+            **padded, "views": torch.cat(views), "step_targets": micro_batch.step_targets, "rows": micro_batch.indices,
+        }  # fmt: skip
         if self.partners is not None:
             others = [self.views(self.table.row(self.partners[i])) for i in micro_batch.indices]
             # under `anyres` a partner may have fewer or more views: its own are repeated or cut off
@@ -70,9 +76,7 @@ class DescribedImages(Dataset[dict[str, Any]]):
         padded = pad_left([row["input_ids"][: row["target_start"]] for row in rows], self.pad_id)
         samples = [{name: row[name] for name in ("item", "title", "image", "description")} for row in rows]
         views = torch.cat([self.views(row) for row in rows])
-        return PromptBatch(
-            input_ids=padded["input_ids"], attention_mask=padded["attention_mask"], views=views, samples=samples
-        )
+        return {**padded, "views": views, "samples": samples}
 
     def views(self, row: dict[str, Any]) -> Tensor:
         """One sample's views, (views, 3, side, side) uint8.

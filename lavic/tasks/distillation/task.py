@@ -25,6 +25,7 @@ from lavic.model.text import constant_start
 from lavic.model.visual_tokens import Normalise, blank_views, cls_tokens, fill_placeholders, project
 from lavic.tasks.base import Task
 from lavic.tasks.distillation.card import card_parts
+from lavic.tasks.distillation.described_images import DescribedBatch
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 
@@ -119,13 +120,13 @@ class Distillation(Task):
             batch["split"] = split_batch(*prompt, self.prefix.ids, self.speedups)
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
-    def step_flop(self, batch: dict[str, Any]) -> float:
+    def step_flop(self, batch: DescribedBatch) -> float:
         """Of vision, projector and language model, with the speedups that are on."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
         samples = samples_of(*prompt, batch["split"].prefix_length)
         return batch_flop(self.llava.config, self.trainable, samples, self.speedups)
 
-    def token_loss(self, batch: dict[str, Any], visual_tokens: Tensor) -> Tensor:
+    def token_loss(self, batch: DescribedBatch, visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's target-token losses, in nats."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
         return target_loss(
@@ -134,7 +135,7 @@ class Distillation(Task):
 
     # -- training and validation ---------------------------------------------------------------------------------
 
-    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+    def loss_sum(self, batch: DescribedBatch) -> Tensor:
         """Of a batch with its own images."""
         return self.token_loss(batch, self.visual_tokens(batch["views"]))
 
@@ -143,7 +144,7 @@ class Distillation(Task):
         self.start_sums((*CONTROLS, "tokens", "samples"))
         self.blank_token = self.visual_tokens(self.blank)  # (1, D)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: DescribedBatch, batch_idx: int) -> None:
         """Adds up the loss with the right image, with another item's, and with a blank one."""
         own = self.visual_tokens(batch["views"])
         supervised = batch["labels"].ne(IGNORED)

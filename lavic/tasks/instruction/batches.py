@@ -1,7 +1,7 @@
 """Instruction tuning's data sets: a plan's micro-batches and prompts, made whole in the loader's workers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,28 @@ from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.model.image_entry import ImageReader
+from lavic.model.seen_batch import SeenBatch, TaughtBatch
 from lavic.tasks.instruction.table import RecordTable
+
+
+class ImagesOfRows(TypedDict):
+    """The images of a batch's rows, one row's after another's."""
+
+    sizes: list[tuple[int, int]]  # before cutting, (width, height) in pixels
+    image_tokens: int
+    views: NotRequired[Tensor]  # (V, 3, side, side) uint8; none where all is text
+
+
+class RecordBatch(TaughtBatch):
+    """Conversations to learn from, and in a validation the same with other records' images."""
+
+    shuffled: NotRequired[SeenBatch]
+
+
+class RecordPrompts(SeenBatch):
+    """Conversations up to an answer, and what is told of each beside it."""
+
+    samples: list[Any]
 
 
 class Images:
@@ -30,14 +51,16 @@ class Images:
         tokenizer = reader.processor.tokenizer
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
-    def images(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """`views` (V, 3, side, side) uint8 (absent without images), `sizes` of the images, and their `image_tokens`."""
-        found: dict[str, Any] = {
+    def images(self, rows: list[dict[str, Any]]) -> ImagesOfRows:
+        """The images that rows name in `images`, of `sizes` and `image_tokens`."""
+        found: ImagesOfRows = {
             "sizes": [size for row in rows for size in row["sizes"]],
             "image_tokens": sum(sum(row["image_tokens"]) for row in rows),
         }
         views = [self._views(name) for row in rows for name in row["images"]]
-        return {**found, "views": torch.cat(views)} if views else found
+        if views:
+            found["views"] = torch.cat(views)
+        return found
 
     def _views(self, name: str) -> Tensor:
         assert self.images_dir is not None
@@ -51,7 +74,7 @@ class Images:
             ) from None
 
 
-class RecordBatches(Images, Dataset[dict[str, Any]]):
+class RecordBatches(Images, Dataset[RecordBatch]):
     """Micro-batches of conversations and their images, by the `MicroBatch` that names their records.
 
     Args:
@@ -75,23 +98,24 @@ class RecordBatches(Images, Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `labels` (B, T); `step_targets`; `rows`; with images what `images` gives."""
+    def __getitem__(self, micro_batch: MicroBatch) -> RecordBatch:
+        """The batch of a step plan's entry."""
         rows = [self.table.row(i) for i in micro_batch.indices]
-        batch: dict[str, Any] = pad_runs(
+        padded = pad_runs(
             [row["input_ids"] for row in rows], [row["runs"] for row in rows], self.pad_id, micro_batch.ghost
         )
-        batch |= self.images(rows)
-        batch |= {"step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
+        batch: RecordBatch = {
+            **padded, **self.images(rows), "step_targets": micro_batch.step_targets, "rows": micro_batch.indices,
+        }  # fmt: skip
         if self.partners is not None and batch["image_tokens"]:
             others = [self.table.row(int(self.partners[i])) for i in micro_batch.indices]
             texts = [_with_images_of(row, other, self.reader.image_token_id)
                      for row, other in zip(rows, others, strict=True)]  # fmt: skip
             ids, runs = [ids for ids, _ in texts], [runs for _, runs in texts]
-            batch["shuffled"] = pad_runs(ids, runs, self.pad_id, micro_batch.ghost) | self.images(others)
+            batch["shuffled"] = {**pad_runs(ids, runs, self.pad_id, micro_batch.ghost), **self.images(others)}
         return batch
 
-    def prompts(self, indices: list[int]) -> dict[str, Any]:
+    def prompts(self, indices: list[int]) -> RecordPrompts:
         """Each record up to its last answer, padded on the left, with its `samples`; for generation."""
         rows = [self.table.row(i) for i in indices]
         padded = pad_left([row["input_ids"][: row["runs"][-1][0]] for row in rows], self.pad_id)
@@ -99,7 +123,7 @@ class RecordBatches(Images, Dataset[dict[str, Any]]):
         return {**padded, **self.images(rows), "samples": samples}
 
 
-class Prompts(Dataset[dict[str, Any]]):
+class Prompts(Dataset[RecordPrompts]):
     """Records as prompts, `batch_size` of one kind at a time, this process's share."""
 
     def __init__(self, batches: RecordBatches, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -113,7 +137,7 @@ class Prompts(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> RecordPrompts:
         return self.source.prompts(self.chosen[index])
 
 

@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader
 
 from lavic.batching.controls import partners_of
 from lavic.batching.left_out import LeftOut
+from lavic.batching.step_plan import Lengths
 from lavic.errors import UserError
 from lavic.model.chat_text import ChatText, choose_template, stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.model.templates import Template
 from lavic.tasks.base import TaskData
-from lavic.tasks.instruction.batches import Prompts, RecordBatches
+from lavic.tasks.instruction.batches import Prompts, RecordBatches, RecordPrompts
 from lavic.tasks.instruction.building import RecordSource, load_records
 from lavic.tasks.instruction.questions import Question, QuestionPrompts, read_questions
 from lavic.tasks.instruction.table import RecordTable
@@ -94,11 +95,11 @@ class InstructionData(TaskData):
         partners = self._partners() if split == "val" else None
         return RecordBatches(self.tables[split], self.images_dir, self.reader, partners)
 
-    def lengths(self, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def lengths(self, split: str) -> tuple[Lengths, Lengths]:
         """Each record's tokens, and those of its answers."""
         return self.tables[split].lengths(), self.tables[split].target_lengths()
 
-    def kinds(self, split: str) -> npt.NDArray[np.int64]:
+    def kinds(self, split: str) -> Lengths:
         """1 for records with images, 0 for text alone."""
         return self.tables[split].kinds()
 
@@ -162,7 +163,7 @@ class InstructionData(TaskData):
             self.left_out += [LeftOut(split, entry.where, entry.reason) for entry in left_out]
 
 
-def _shown(batch: dict[str, Any]) -> ShownSample:
+def _shown(batch: RecordPrompts) -> ShownSample:
     [sample] = batch["samples"]
     fields = {name: value for name, value in sample.items() if name != "answer"}
     return ShownSample(batch, batch["views"][0] if "views" in batch else None, fields, sample["answer"])

@@ -22,7 +22,7 @@ from lavic.errors import UserError
 from lavic.files.json_entries import Entry, Malformed, read_entries
 from lavic.model.chat_text import ChatText
 from lavic.model.image_entry import ImageReader
-from lavic.tasks.instruction.batches import Images
+from lavic.tasks.instruction.batches import Images, RecordPrompts
 
 
 class Question(NamedTuple):
@@ -117,7 +117,7 @@ def _is_question(value: dict[str, Any]) -> bool:
     return any(name in value for name in ("conversations", "messages", "question_id"))
 
 
-class QuestionPrompts(Images, Dataset[dict[str, Any]]):
+class QuestionPrompts(Images, Dataset[RecordPrompts]):
     """Questions as prompts, `batch_size` of one kind and of like length at a time, this process's share.
 
     Args:
@@ -160,8 +160,8 @@ class QuestionPrompts(Images, Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """`input_ids`, `attention_mask` (B, T), padded on the left; what `images` gives; `samples`: the questions."""
+    def __getitem__(self, index: int) -> RecordPrompts:
+        """The prompts of a batch, whose samples are the questions."""
         chosen = self.batches[index]
         rows = [question.row for question in chosen]
         padded = pad_left([row["input_ids"] for row in rows], self.pad_id)

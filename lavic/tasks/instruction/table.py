@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lavic.batching.step_plan import Lengths
 from lavic.batching.streamed_rows import PLACE, StreamedRows
 from lavic.catalogue.records import parse_record
 from lavic.files.json_places import PlacedEntries
@@ -66,21 +67,21 @@ class RecordTable:
         pairs = {name: _pairs(row[name]) for name in ("runs", "sizes")}
         return {**row, **pairs, "input_ids": rows["input_ids"][index].values.to_numpy()}
 
-    def lengths(self) -> npt.NDArray[np.int64]:
+    def lengths(self) -> Lengths:
         """Tokens of every record, (N,)."""
-        return np.asarray(self.column("tokens"), dtype=np.int64)
+        return np.asarray(self.column("tokens"), dtype=np.int32)
 
-    def target_lengths(self) -> npt.NDArray[np.int64]:
+    def target_lengths(self) -> Lengths:
         """Supervised tokens of every record, (N,)."""
-        return np.asarray(self.column("targets"), dtype=np.int64)
+        return np.asarray(self.column("targets"), dtype=np.int32)
 
     def image_counts(self) -> npt.NDArray[np.int64]:
         """Images of every record, (N,)."""
-        return np.asarray(pc.list_value_length(self.column("images")), dtype=np.int64)
+        return np.asarray(pc.list_value_length(self.column("image_tokens")), dtype=np.int64)
 
-    def kinds(self) -> npt.NDArray[np.int64]:
+    def kinds(self) -> Lengths:
         """1 for records with images, 0 for text alone, (N,)."""
-        return (self.image_counts() > 0).astype(np.int64)
+        return (self.image_counts() > 0).astype(np.int8)
 
     def image_sets(self) -> npt.NDArray[np.int64]:
         """A number for the images of every record, the same where the images are, (N,)."""

@@ -20,10 +20,11 @@ from lavic.model.chat_text import stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
 from lavic.model.loading import BaseModel, load_config
 from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
-from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
+from lavic.model.seen_batch import SeenBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import blank_views
 from lavic.tasks.base import Task
+from lavic.tasks.instruction.batches import RecordBatch, RecordPrompts
 from lavic.tasks.instruction.card import card_parts
 from lavic.tasks.instruction.questions import Question
 from lavic.training.card import CardParts
@@ -120,28 +121,28 @@ class Instruction(Task):
         """What the model card says."""
         return card_parts(self.base.name, self.trainable.modes(), data)
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Adds what depends on lengths and sizes while a batch is still on the host."""
         for part in (batch, *([batch["shuffled"]] if "shuffled" in batch else [])):
             prepare(part, self.reader, self.speedups)
-        return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[no-any-return]
+        return super().on_before_batch_transfer(batch, dataloader_idx)
 
-    def step_flop(self, batch: dict[str, Any]) -> float:
+    def step_flop(self, batch: RecordBatch) -> float:
         """Of vision, projector and language model, by the rows' own lengths."""
         patches = self.entry.tokens == "patch"
         return seen_batch_flop(self.llava.config, self.trainable, batch, self.speedups, patches)
 
-    def visual_tokens(self, batch: dict[str, Any], views: Tensor | None = None) -> Tensor:
+    def visual_tokens(self, batch: SeenBatch, views: Tensor | None = None) -> Tensor:
         """A batch's visual tokens, (N, D), of its own views or of others as many; none for text alone."""
         return visual_tokens(self.llava, self.reader, self.normalise, batch, views)
 
-    def token_loss(self, batch: dict[str, Any], visual_tokens: Tensor) -> Tensor:
+    def token_loss(self, batch: SeenBatch, visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's supervised tokens' losses, in nats."""
         return loss_sum(self.llava, self.reader, batch, visual_tokens)
 
     # -- training and validation ---------------------------------------------------------------------------------
 
-    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+    def loss_sum(self, batch: RecordBatch) -> Tensor:
         """Of a batch with its own images; text alone does not run the tower, and still gives every part a gradient."""
         loss = self.token_loss(batch, self.visual_tokens(batch))
         return loss if "views" in batch else loss + touch(self.llava)
@@ -150,7 +151,7 @@ class Instruction(Task):
         """Starts the sums."""
         self.start_sums(SUMS)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: RecordBatch, batch_idx: int) -> None:
         """Adds up the loss; with images also that with another record's, and with blank ones."""
         supervised = batch["labels"].ne(IGNORED)
         loss, tokens = self.token_loss(batch, self.visual_tokens(batch)), supervised.sum()
@@ -184,12 +185,12 @@ class Instruction(Task):
     # -- generation ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def answer(self, batch: dict[str, Any]) -> list[str]:
+    def answer(self, batch: RecordPrompts) -> list[str]:
         """What the model answers to each record's last question, decoded greedily."""
         seen = self.visual_tokens(batch)
         return answers(self.llava, self.reader, batch, seen, self.max_new_tokens, self.stop_ids)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: RecordPrompts, batch_idx: int) -> list[dict[str, Any]]:
         """The batch's records with what was `generated` for each; questions in their file's form."""
         model = str(self.adapter or self.base.name)
         return [

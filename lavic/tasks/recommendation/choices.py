@@ -4,22 +4,54 @@ Images come as CLS tokens out of the item store; no image is opened here.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lavic.batching.controls import partners_of
-from lavic.batching.padding import pad
+from lavic.batching.padding import Padded, TrainingBatch, pad
 from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.conversations import Conversation, Sample
 from lavic.catalogue.items import NO_TITLE
+from lavic.model.prefix_reuse import Split
 from lavic.tasks.recommendation.item_store import ItemStore
 from lavic.tasks.recommendation.prompt import EncodedChoice, Shown, encode_choice
 
-OWN, NO_IMAGES, SHUFFLED = "own", "no_images", "shuffled_images"
-CONTROLS = (NO_IMAGES, SHUFFLED)  # prompts without images, and with another item's in each place
+Control = Literal["no_images", "shuffled_images"]
+Way = Literal["own", "no_images", "shuffled_images"]
+
+OWN: Literal["own"] = "own"
+NO_IMAGES: Literal["no_images"] = "no_images"
+SHUFFLED: Literal["shuffled_images"] = "shuffled_images"
+CONTROLS: tuple[Control, ...] = (NO_IMAGES, SHUFFLED)  # without images, and with another item's in each place
+WAYS: tuple[Way, ...] = (OWN, *CONTROLS)
+
+
+class CandidatesBatch(Padded):
+    """Prompts, and the IDs of all candidates as possible answers."""
+
+    cls_tokens: Tensor  # (V, C)
+    answers: list[list[list[int]]]  # of each prompt the candidates' tokens, as `PromptState.scores` takes them
+    unscored: list[int]  # of each prompt, how many tokens all of its answers begin with
+
+
+class ChoiceBatch(TrainingBatch):
+    """Prompts and the IDs that are to be learned."""
+
+    cls_tokens: Tensor  # (V, C)
+    split: NotRequired[Split]  # set before the batch leaves the host
+
+
+class EvaluationBatch(TypedDict):
+    """Cases as they are, and as the controls show them where those are asked for."""
+
+    own: CandidatesBatch
+    no_images: NotRequired[CandidatesBatch]
+    shuffled_images: NotRequired[CandidatesBatch]
+    rows: tuple[int, ...]  # of the cases; none if it is a ghost
+    targets: tuple[int, ...]  # each sample's place among its candidates
 
 
 class ChoiceEncoder:
@@ -58,13 +90,8 @@ class ChoiceEncoder:
                 parts.append(others[torch.arange(own) % len(others)])
         return torch.cat(parts)
 
-    def batch(self, rows: Sequence[tuple[str, Sequence[str]]], images: bool = True) -> dict[str, Any]:
-        """Prompts of (context, candidates), the IDs of all candidates as possible answers.
-
-        Returns:
-            `input_ids`, `attention_mask` (B, T); `cls_tokens` (V, C); `answers` and `unscored` as
-            `PromptState.scores` takes them.
-        """
+    def batch(self, rows: Sequence[tuple[str, Sequence[str]]], images: bool = True) -> CandidatesBatch:
+        """Prompts of (context, candidates)."""
         encoded = [self.encode(context, candidates, candidates, images) for context, candidates in rows]
         padded = pad([choice.prompt_ids for choice in encoded], [0] * len(rows), self.pad_id)
         shown = [item for _, candidates in rows for item in candidates]
@@ -77,7 +104,7 @@ class ChoiceEncoder:
         }
 
 
-class TrainingChoices(Dataset[dict[str, Any]]):
+class TrainingChoices(Dataset[ChoiceBatch]):
     """Micro-batches of prompt and target, by the `MicroBatch` that names their samples."""
 
     def __init__(self, samples: Sequence[Sample], encoder: ChoiceEncoder) -> None:
@@ -86,23 +113,22 @@ class TrainingChoices(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `labels` (B, T); `cls_tokens` (V, C); `step_targets`; `rows`."""
+    def __getitem__(self, micro_batch: MicroBatch) -> ChoiceBatch:
+        """The batch of a step plan's entry."""
         samples = [self.samples[i] for i in micro_batch.indices]
         sequences, starts = [], []
         for sample in samples:
             choice = self.encoder.encode(sample.conversation.context, sample.candidates, [sample.target])
             sequences.append(choice.prompt_ids + choice.answers[0])
             starts.append(len(choice.prompt_ids) + choice.unscored)
-        batch: dict[str, Any] = pad(sequences, starts, self.encoder.pad_id, micro_batch.ghost)
-        shown = [item for sample in samples for item in sample.candidates]
-        batch["cls_tokens"] = self.encoder.store.cls_tokens(shown)
-        batch["step_targets"] = micro_batch.step_targets
-        batch["rows"] = micro_batch.indices
-        return batch
+        padded = pad(sequences, starts, self.encoder.pad_id, micro_batch.ghost)
+        shown = self.encoder.store.cls_tokens([item for sample in samples for item in sample.candidates])
+        return {
+            **padded, "cls_tokens": shown, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices,
+        }  # fmt: skip
 
 
-class EvaluationChoices(Dataset[dict[str, Any]]):
+class EvaluationChoices(Dataset[EvaluationBatch]):
     """The same cases with their own images and, if asked for, as the controls show them.
 
     Args:
@@ -117,21 +143,20 @@ class EvaluationChoices(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """A batch of `ChoiceEncoder.batch` under each of `own` and the controls' names.
-
-        Also `rows` of the cases, none if it is a ghost, and `targets`, each sample's place among its candidates.
-        """
+    def __getitem__(self, micro_batch: MicroBatch) -> EvaluationBatch:
+        """The batch of a step plan's entry."""
         cases = [self.cases[i] for i in micro_batch.indices]
         shown = [context_and_candidates(case) for case in cases]
         own = self.encoder.batch(shown)
-        batch: dict[str, Any] = {OWN: own}
+        batch: EvaluationBatch = {
+            "own": own,
+            "rows": () if micro_batch.ghost else micro_batch.indices,
+            "targets": tuple(case.candidates.index(case.target) for case in cases if isinstance(case, Sample)),
+        }
         if self.controls:
-            batch[NO_IMAGES] = self.encoder.batch(shown, images=False)
+            batch["no_images"] = self.encoder.batch(shown, images=False)
             others = self.encoder.partner_tokens([item for _, candidates in shown for item in candidates])
-            batch[SHUFFLED] = {**own, "cls_tokens": others}
-        batch["rows"] = () if micro_batch.ghost else micro_batch.indices
-        batch["targets"] = tuple(c.candidates.index(c.target) for c in cases if isinstance(c, Sample))
+            batch["shuffled_images"] = {**own, "cls_tokens": others}
         return batch
 
 

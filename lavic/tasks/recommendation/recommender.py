@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from lavic.catalogue.items import read_items
@@ -112,7 +113,7 @@ class Recommender:
     def likelihoods(self, conversation: str, items: Sequence[str]) -> Tensor:
         """The log-likelihood in nats of each item's ID as the answer, (items,) float32."""
         batch = self._encoder.batch([(conversation, items)])
-        on_device = {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        on_device = move_data_to_device(batch, self._device)
         return self._task.read(on_device).scores(batch["answers"], batch["unscored"])[0]
 
     def _searched(self) -> str:

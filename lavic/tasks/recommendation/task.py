@@ -27,7 +27,16 @@ from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import project
 from lavic.tasks.base import Task
 from lavic.tasks.recommendation.card import card_parts
-from lavic.tasks.recommendation.choices import CONTROLS, NO_IMAGES, OWN, SHUFFLED
+from lavic.tasks.recommendation.choices import (
+    CONTROLS,
+    NO_IMAGES,
+    OWN,
+    SHUFFLED,
+    WAYS,
+    CandidatesBatch,
+    ChoiceBatch,
+    EvaluationBatch,
+)
 from lavic.tasks.recommendation.end_to_end import write_end_to_end
 from lavic.tasks.recommendation.results import SCORED, Answer, summary_lines, write_results
 from lavic.training.card import CardParts
@@ -130,14 +139,14 @@ class Recommendation(Task):
         return project(self.llava, cls_tokens.to(self.llava.dtype))
 
     @torch.no_grad()
-    def read(self, batch: dict[str, Any]) -> PromptState:
+    def read(self, batch: CandidatesBatch) -> PromptState:
         """A batch of `ChoiceEncoder.batch` after its forward pass."""
         visual_tokens = self.visual_tokens(batch["cls_tokens"])
         return PromptState(self.llava, batch["input_ids"], batch["attention_mask"], visual_tokens, self.placeholder_ids)
 
     # -- training and validation ---------------------------------------------------------------------------------
 
-    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+    def loss_sum(self, batch: ChoiceBatch) -> Tensor:
         """Of the targets' IDs."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
         visual_tokens = self.visual_tokens(batch["cls_tokens"])
@@ -150,19 +159,18 @@ class Recommendation(Task):
             batch["split"] = split_batch(*prompt, speedups=TARGETS_ONLY)
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
-    def step_flop(self, batch: dict[str, Any]) -> float:
+    def step_flop(self, batch: ChoiceBatch) -> float:
         """Of the language model; images come as class tokens, and the projector is a ten-thousandth of it."""
         samples = samples_of(batch["input_ids"], batch["attention_mask"], batch["labels"])
         return batch_flop(self.llava.config, self.trainable, samples, TARGETS_ONLY)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums: for the own images and each control, losses and hits; target tokens; samples."""
-        ways = (OWN, *CONTROLS)
-        self.start_sums([*(f"loss_{way}" for way in ways), *(f"hits_{way}" for way in ways), "tokens", "samples"])
+        self.start_sums([*(f"loss_{way}" for way in WAYS), *(f"hits_{way}" for way in WAYS), "tokens", "samples"])
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Adds up the targets' losses, and how often the target is the likeliest candidate."""
-        for way in (OWN, *CONTROLS):  # a ghost too: with sharded weights the other processes wait for its passes
+        for way in WAYS:  # a ghost too: with sharded weights the other processes wait for its passes
             scores = self.read(batch[way]).scores(batch[way]["answers"], batch[way]["unscored"])
             if batch["rows"]:
                 pairs = list(zip(scores, batch["targets"], strict=True))
@@ -176,8 +184,8 @@ class Recommendation(Task):
     def on_validation_epoch_end(self) -> None:
         """Logs means over all target tokens and over all samples, the same on every process."""
         sums = self.total_sums()
-        losses = {way: sums[f"loss_{way}"] / sums["tokens"] for way in (OWN, *CONTROLS)}
-        hits = {way: sums[f"hits_{way}"] / sums["samples"] for way in (OWN, *CONTROLS)}
+        losses = {way: sums[f"loss_{way}"] / sums["tokens"] for way in WAYS}
+        hits = {way: sums[f"hits_{way}"] / sums["samples"] for way in WAYS}
         self.log("val_loss", losses[OWN], prog_bar=True)
         self.log("val_perplexity", float(torch.tensor(losses[OWN], dtype=torch.float64).exp()))
         self.log("visual_gain", losses[SHUFFLED] - losses[OWN], prog_bar=True)
@@ -196,7 +204,7 @@ class Recommendation(Task):
         self.answers: dict[int, Answer] = {}
         self.answer_tokens = self.max_new_tokens or max(SHORTEST_LIMIT, data.longest_id())
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Asks each conversation in every way: generated, constrained, scored, and the controls scored."""
         if not batch["rows"]:
             return
@@ -254,7 +262,7 @@ class Recommendation(Task):
 
     # -- prediction ----------------------------------------------------------------------------------------------
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> list[dict[str, Any]]:
         """Each conversation's candidates, the likeliest first, with their log-likelihoods in nats."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not batch["rows"]:

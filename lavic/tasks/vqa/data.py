@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,32 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lavic.batching.controls import partners_of
-from lavic.batching.step_plan import MicroBatch
+from lavic.batching.step_plan import Lengths, MicroBatch
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
+from lavic.model.seen_batch import SeenBatch, TaughtBatch
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.base import TaskData
 from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
 from lavic.tasks.vqa.prompt import INSTRUCTION, Question
 from lavic.tasks.vqa.questions import QuestionTable, load_questions
-from lavic.tasks.vqa.results import NO_DESCRIPTION, NO_IMAGE, SHUFFLED
 from lavic.training.protocols import ShownSample
 
-OWN, TAUGHT = "own", "taught"
+
+class AskedBatch(TypedDict):
+    """Questions to answer, and the same under the controls; of a ghost, nothing."""
+
+    questions: list[dict[str, Any]]  # those whose image is whole
+    errors: list[tuple[dict[str, Any], str]]  # the others, and why they cannot be asked
+    described: list[int]  # places of the questions that `no_description` asks
+    own: NotRequired[SeenBatch]
+    no_image: NotRequired[SeenBatch]
+    shuffled_images: NotRequired[SeenBatch]
+    no_description: NotRequired[SeenBatch]
+    taught: NotRequired[SeenBatch]  # with their answers, for the loss of a validation
+    taught_shuffled_images: NotRequired[SeenBatch]
+    taught_no_image: NotRequired[SeenBatch]
 
 
 class VqaData(TaskData):
@@ -116,13 +129,13 @@ class VqaData(TaskData):
         partners = partners_of(table.image_numbers(), self.seed)
         return AskedQuestions(table, self.images_dir, self.encoder, partners, split == "val", self.controls)
 
-    def lengths(self, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def lengths(self, split: str) -> tuple[Lengths, Lengths]:
         """Letters of each question, which grow with its tokens, and tokens of its answer."""
         table = self.tables[split]
         if split != "train":
-            return table.letters(), np.zeros(len(table), dtype=np.int64)
+            return table.letters(), np.zeros(len(table), dtype=np.int32)
         answers, which = table.answers()
-        lengths, tokens = table.letters(), np.array(self.encoder.answer_tokens(answers), dtype=np.int64)[which]
+        lengths, tokens = table.letters(), np.array(self.encoder.answer_tokens(answers), dtype=np.int32)[which]
         return (lengths, tokens) if self._takes_all() else (lengths[self._rows()], tokens[self._rows()])
 
     def fingerprint(self) -> str:
@@ -174,7 +187,7 @@ class VqaData(TaskData):
         return table if self._takes_all() else Subset(table, self._rows())  # type: ignore[arg-type]
 
 
-class TaughtQuestions(Dataset[dict[str, Any]]):
+class TaughtQuestions(Dataset[TaughtBatch]):
     """Micro-batches of prompts with their answers."""
 
     def __init__(self, questions: Any, images_dir: Path, encoder: QuestionEncoder) -> None:
@@ -183,8 +196,8 @@ class TaughtQuestions(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.questions)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """A batch of `QuestionEncoder.batch` with labels, and its `step_targets` and `rows`."""
+    def __getitem__(self, micro_batch: MicroBatch) -> TaughtBatch:
+        """The batch of a step plan's entry."""
         questions = [self.questions[i] for i in micro_batch.indices]
         try:
             images = [open_image(self.images_dir / question.image) for question in questions]
@@ -198,7 +211,7 @@ class TaughtQuestions(Dataset[dict[str, Any]]):
         return {**taught, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
 
 
-class AskedQuestions(Dataset[dict[str, Any]]):
+class AskedQuestions(Dataset[AskedBatch]):
     """Micro-batches of prompts to answer, and the same under the controls.
 
     Args:
@@ -225,14 +238,9 @@ class AskedQuestions(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        """A batch of `QuestionEncoder.batch` under `own` and each control, absent where it is empty.
-
-        Also `questions`, those with an image, as dicts; `errors`, pairs of such a question and why it cannot be asked;
-        with `taught` the prompts with answers under `taught`, `taught_shuffled_images` and `taught_no_image`;
-        `described`, the places of the questions that `no_description` asks. A ghost is empty.
-        """
-        asked: dict[str, Any] = {"questions": [], "errors": [], "described": []}
+    def __getitem__(self, micro_batch: MicroBatch) -> AskedBatch:
+        """The batch of a step plan's entry."""
+        asked: AskedBatch = {"questions": [], "errors": [], "described": []}
         if micro_batch.ghost:
             return asked
         images, rows, questions = [], [], []
@@ -248,17 +256,18 @@ class AskedQuestions(Dataset[dict[str, Any]]):
         asked["questions"] = [asdict(question) for question in questions]
         if not questions:
             return asked
-        asked[OWN] = self.encoder.batch(questions, images, answers=False)
+        asked["own"] = self.encoder.batch(questions, images, answers=False)
         others = self._partner_images(rows, images)
         if self.taught:
-            for name, shown in ((TAUGHT, images), (f"{TAUGHT}_{SHUFFLED}", others), (f"{TAUGHT}_{NO_IMAGE}", None)):
-                asked[name] = self.encoder.batch(questions, shown, answers=True)
+            asked["taught"] = self.encoder.batch(questions, images, answers=True)
+            asked["taught_shuffled_images"] = self.encoder.batch(questions, others, answers=True)
+            asked["taught_no_image"] = self.encoder.batch(questions, None, answers=True)
         if self.controls and not self.taught:
-            asked[NO_IMAGE] = self.encoder.batch(questions, None, answers=False)
-            asked[SHUFFLED] = self.encoder.batch(questions, others, answers=False)
+            asked["no_image"] = self.encoder.batch(questions, None, answers=False)
+            asked["shuffled_images"] = self.encoder.batch(questions, others, answers=False)
             asked["described"] = [i for i, question in enumerate(questions) if question.description]
             if asked["described"]:
-                asked[NO_DESCRIPTION] = self.encoder.batch(
+                asked["no_description"] = self.encoder.batch(
                     [questions[i] for i in asked["described"]],
                     [images[i] for i in asked["described"]],
                     answers=False,

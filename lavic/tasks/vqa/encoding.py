@@ -9,7 +9,6 @@ Shapes: B questions, T tokens, V views of all their images, S a view's side.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from PIL import Image
@@ -18,6 +17,7 @@ from lavic.batching.padding import pad, pad_left
 from lavic.errors import UserError
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
+from lavic.model.seen_batch import SeenBatch
 from lavic.model.templates import template_for
 from lavic.model.text import without_special_tokens
 from lavic.tasks.vqa.prompt import IMAGE, Question, question_prompt
@@ -99,13 +99,8 @@ class QuestionEncoder:
         answers: bool,
         description: bool = True,
         ghost: bool = False,
-    ) -> dict[str, Any]:
-        """A batch: with answers padded on the right and with `labels`, without them on the left, to generate from.
-
-        Returns:
-            `input_ids`, `attention_mask` and `labels` (B, T); with images `views`, (V, 3, S, S) uint8, their `sizes`
-            before cutting, (width, height) in pixels, and how many `image_tokens` stand for them.
-        """
+    ) -> SeenBatch:
+        """A batch: with answers padded on the right and with `labels`, without them on the left, to generate from."""
         sizes = [None] * len(questions) if images is None else [image.size for image in images]
         encoded = [
             self.encode(question, size, answers, description) for question, size in zip(questions, sizes, strict=True)
@@ -113,10 +108,10 @@ class QuestionEncoder:
         sequences = [ids for ids, _ in encoded]
         starts = [start for _, start in encoded]
         padded = pad(sequences, starts, self.pad_id, ghost) if answers else pad_left(sequences, self.pad_id)
-        batch: dict[str, Any] = {**padded}
+        batch: SeenBatch = {**padded}
         if images is not None:
             batch["views"] = torch.cat([self.reader.cut(image) for image in images])
-            batch["sizes"] = sizes
+            batch["sizes"] = [image.size for image in images]
             batch["image_tokens"] = sum(self.reader.count(*image.size) for image in images)
         return batch
 

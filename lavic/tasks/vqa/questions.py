@@ -34,14 +34,14 @@ from lavic.tasks.vqa.prompt import Question
 log = logging.getLogger(__name__)
 
 TEXTS = ("image", "question", "answer")
-FORM = 2  # of the table below; a new number makes older caches void
+FORM = 3  # of the table below; a new number makes older caches void
 STREAMED = pa.schema(
     [
         ("sample_id", pa.int64()),
         ("image", pa.string()),
         ("answer", pa.string()),
         ("need_external_knowledge", pa.bool_()),
-        ("letters", pa.int64()),  # of question and answer: counted here, since that needs the texts in memory
+        ("letters", pa.int32()),  # of question and answer: counted here, since that needs the texts in memory
         *PLACE,
     ]
 )
@@ -121,14 +121,14 @@ class QuestionTable:
         """The different answers, and which of them each question has, (N,)."""
         return numbered(self.chunks("answer"))
 
-    def letters(self) -> npt.NDArray[np.int64]:
+    def letters(self) -> npt.NDArray[np.int32]:
         """Of each question with its description and answer, which grow with its tokens: (N,)."""
-        lengths: npt.NDArray[np.int64] = self.column("letters").to_numpy().copy()
+        lengths: npt.NDArray[np.int32] = self.column("letters").to_numpy().copy()
         if self.passages:
             known = {image: len(text) for image, text in self.passages.items()}
             needs = self.column("need_external_knowledge").to_numpy()
             images, which = numbered(self.chunks("image"))
-            sizes = np.array([known.get(image, 0) for image in images], dtype=np.int64)
+            sizes = np.array([known.get(image, 0) for image in images], dtype=np.int32)
             lengths = lengths + sizes[which] * needs
         return lengths
 

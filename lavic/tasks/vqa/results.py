@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from lavic.tasks.vqa.prompt import Question
 FOLDER = "evaluation_results"
 CSV_ROWS = 10_000  # a table for people to look at
 WITH, WITHOUT = "with_external_knowledge", "without_external_knowledge"
-NO_IMAGE, SHUFFLED, NO_DESCRIPTION = "no_image", "shuffled_images", "no_description"
-CONTROLS = (NO_IMAGE, SHUFFLED, NO_DESCRIPTION)
+Control = Literal["no_image", "shuffled_images", "no_description"]
+CONTROLS: tuple[Control, ...] = ("no_image", "shuffled_images", "no_description")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,24 +10,22 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lavic.batching.padding import IGNORED
 from lavic.cost.batches import seen_batch_flop
 from lavic.evaluation.exact_match import Mode, exact_match, token_f1
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
 from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
-from lavic.model.seen_batch import answers, loss_sum, prepare, visual_tokens
+from lavic.model.seen_batch import SeenBatch, TaughtBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN
 from lavic.tasks.base import Task
 from lavic.tasks.vqa.card import card_parts
-from lavic.tasks.vqa.data import OWN, TAUGHT
+from lavic.tasks.vqa.data import AskedBatch
 from lavic.tasks.vqa.encoding import question_reader
 from lavic.tasks.vqa.prompt import Question
 from lavic.tasks.vqa.results import (
     CONTROLS,
-    NO_DESCRIPTION,
-    NO_IMAGE,
-    SHUFFLED,
     Answered,
     debug_view,
     printed_block,
@@ -38,7 +36,7 @@ from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISU
 
 log = logging.getLogger(__name__)
 
-LOSSES = {"loss": TAUGHT, "loss_shuffled": f"{TAUGHT}_{SHUFFLED}", "loss_no_image": f"{TAUGHT}_{NO_IMAGE}"}
+LOSSES = ("loss", "loss_shuffled", "loss_no_image")
 
 
 class Vqa(Task):
@@ -132,26 +130,26 @@ class Vqa(Task):
 
     # -- training and validation ---------------------------------------------------------------------------------
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Adds what depends on lengths and sizes while a batch is still on the host."""
-        parts = [batch] if "labels" in batch else [part for part in batch.values() if isinstance(part, dict)]
+        parts: list[Any] = [batch] if "labels" in batch else [part for part in batch.values() if isinstance(part, dict)]
         for part in parts:
             prepare(part, self.reader, self.speedups)
-        return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[no-any-return]
+        return super().on_before_batch_transfer(batch, dataloader_idx)
 
-    def step_flop(self, batch: dict[str, Any]) -> float:
+    def step_flop(self, batch: TaughtBatch) -> float:
         """Of vision, projector and language model, by the rows' own lengths."""
         return seen_batch_flop(self.llava.config, self.trainable, batch, self.speedups)
 
-    def loss_sum(self, batch: dict[str, Any]) -> Tensor:
+    def loss_sum(self, batch: TaughtBatch) -> Tensor:
         """Over the answers' tokens."""
         return self.target_loss(batch)
 
-    def target_loss(self, taught: dict[str, Any]) -> Tensor:
+    def target_loss(self, taught: SeenBatch) -> Tensor:
         """The sum of the answers' tokens' losses in a batch of `QuestionEncoder.batch`, in nats."""
         return loss_sum(self.llava, self.reader, taught, self.visual_tokens(taught))
 
-    def visual_tokens(self, batch: dict[str, Any]) -> Tensor:
+    def visual_tokens(self, batch: SeenBatch) -> Tensor:
         """A batch's visual tokens, (N, D); none without images."""
         return visual_tokens(self.llava, self.reader, self.normalise, batch)
 
@@ -159,16 +157,18 @@ class Vqa(Task):
         """Starts the sums."""
         self.start_sums((*LOSSES, "tokens", "samples", "squad", "strict", "f1", "errors"))
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: AskedBatch, batch_idx: int) -> None:
         """Adds up the losses with the own image, another and none, and what the generated answers are worth."""
         self.add(errors=len(batch["errors"]))
         if not batch["questions"]:
             return
         truths = [question["answer"] for question in batch["questions"]]
-        said = list(zip(self.answer(batch[OWN]), truths, strict=True))
+        said = list(zip(self.answer(batch["own"]), truths, strict=True))
         self.add(
-            **{name: self.target_loss(batch[taught]) for name, taught in LOSSES.items()},
-            tokens=batch[TAUGHT]["labels"].ne(-100).sum(),
+            loss=self.target_loss(batch["taught"]),
+            loss_shuffled=self.target_loss(batch["taught_shuffled_images"]),
+            loss_no_image=self.target_loss(batch["taught_no_image"]),
+            tokens=batch["taught"]["labels"].ne(IGNORED).sum(),
             samples=len(truths),
             squad=sum(exact_match(response, truth) for response, truth in said),
             strict=sum(exact_match(response, truth, "strict") for response, truth in said),
@@ -195,7 +195,7 @@ class Vqa(Task):
     # -- answers -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def answer(self, batch: dict[str, Any]) -> list[str]:
+    def answer(self, batch: SeenBatch) -> list[str]:
         """The greedily generated answers to a batch of `QuestionEncoder.batch`, without spaces at their ends."""
         ends = self.end_ids | {self.trainer.datamodule.encoder.end_id}  # type: ignore[attr-defined]
         return answers(self.llava, self.reader, batch, self.visual_tokens(batch), self.max_new_tokens, ends)
@@ -204,20 +204,20 @@ class Vqa(Task):
         """Answers by the question's place in the file."""
         self.answered: dict[int, Answered] = {}
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: AskedBatch, batch_idx: int) -> None:
         """Asks each question, and again under the controls."""
-        for question, reason in batch["errors"]:
-            self.answered[question["sample_id"]] = Answered(Question(**question), None, 0.0, error=reason)
+        for unasked, reason in batch["errors"]:
+            self.answered[unasked["sample_id"]] = Answered(Question(**unasked), None, 0.0, error=reason)
         questions = [Question(**question) for question in batch["questions"]]
         if not questions:
             return
         start = time.perf_counter()
-        said = self.answer(batch[OWN])
+        said = self.answer(batch["own"])
         seconds = (time.perf_counter() - start) / len(questions)
         controls: list[dict[str, str]] = [{} for _ in questions]
         for name in CONTROLS:
             if name in batch:
-                places = batch["described"] if name == NO_DESCRIPTION else range(len(questions))
+                places = batch["described"] if name == "no_description" else range(len(questions))
                 for place, response in zip(places, self.answer(batch[name]), strict=True):
                     controls[place][name] = response
         for question, response, others in zip(questions, said, controls, strict=True):
@@ -247,10 +247,10 @@ class Vqa(Task):
             if name in metrics:
                 self.log(f"test_{name}", float(metrics[name]), rank_zero_only=True)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: AskedBatch, batch_idx: int) -> list[dict[str, Any]]:
         """Each question with its answer."""
         rows = [{**_asked(question), "response": None, "error": reason} for question, reason in batch["errors"]]
-        said = self.answer(batch[OWN]) if batch["questions"] else []
+        said = self.answer(batch["own"]) if batch["questions"] else []
         answered = zip(batch["questions"], said, strict=True)
         return rows + [{**_asked(question), "response": response} for question, response in answered]
 

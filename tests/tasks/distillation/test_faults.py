@@ -23,7 +23,7 @@ from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import fill_placeholders
 from lavic.tasks.distillation import described_images
-from lavic.tasks.distillation.described_images import DescribedImages
+from lavic.tasks.distillation.described_images import DescribedBatch, DescribedImages
 from lavic.tasks.distillation.samples import SampleSource, SampleTable, load_samples
 from lavic.tasks.distillation.task import Distillation
 from tests.conftest import Described, Fit, write_described
@@ -44,7 +44,7 @@ def table_of(source: SampleSource, tiny: Path, tmp_path: Path) -> tuple[SampleTa
     return *load_samples(source, processor, tmp_path / "cache", strict=False), processor
 
 
-def micro_batch(table: SampleTable, source: SampleSource, processor: LlavaNextProcessor, rows: Any) -> dict[str, Any]:
+def micro_batch(table: SampleTable, source: SampleSource, processor: LlavaNextProcessor, rows: Any) -> DescribedBatch:
     return DescribedImages(table, source.images_dir, processor)[MicroBatch(tuple(rows), step_targets=1)]
 
 
@@ -217,7 +217,7 @@ def test_fault_7_workers_cut_the_images_and_a_step_reads_nothing_back(
     dtypes: set[torch.dtype] = set()
     token_loss, visual_tokens = Distillation.token_loss, Distillation.visual_tokens
 
-    def watched_loss(self: Distillation, batch: dict[str, Any], visual: Tensor) -> Tensor:
+    def watched_loss(self: Distillation, batch: DescribedBatch, visual: Tensor) -> Tensor:
         dtypes.add(batch["views"].dtype)
         with watch:
             return token_loss(self, batch, visual)

@@ -23,6 +23,7 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 from lavic.batching.controls import partners_of
 from lavic.commands import fit as cli
 from lavic.model.speedups import Speedups
+from lavic.tasks.distillation.described_images import DescribedBatch
 from lavic.tasks.distillation.task import Distillation
 from tests.conftest import Described, Fit
 
@@ -149,7 +150,7 @@ def test_the_first_steps_loss_is_the_mean_over_all_its_supervised_tokens(fit: Fi
     seen: list[tuple[float, int]] = []
     token_loss = Distillation.token_loss
 
-    def remember(self: Distillation, batch: dict[str, Any], visual_tokens: Tensor) -> Tensor:
+    def remember(self: Distillation, batch: DescribedBatch, visual_tokens: Tensor) -> Tensor:
         loss = token_loss(self, batch, visual_tokens)
         if self.trainer.training:
             seen.append((float(loss.detach()), int(batch["labels"].ne(-100).sum())))

@@ -22,6 +22,7 @@ from lavic.commands import embed
 from lavic.commands import fit as cli
 from lavic.demo.toy_llava import TINY, new_model, new_processor, save_checkpoint
 from lavic.demo.toy_tokenizer import train_tokenizer
+from lavic.tasks.recommendation.choices import CandidatesBatch
 from lavic.tasks.recommendation.task import Recommendation
 from tests.independent_recommendation_metrics import all_metrics
 from tests.tasks.distillation.test_real_data import REAL, ROOT
@@ -96,7 +97,7 @@ def test_all_domains_to_the_end_and_the_numbers_of_an_independent_script(
     prompts: list[str] = []
     read = Recommendation.read
 
-    def listening(self: Recommendation, batch: dict[str, Any]) -> Any:
+    def listening(self: Recommendation, batch: CandidatesBatch) -> Any:
         assert batch["input_ids"].shape[1] <= 2048
         prompts.extend(self.processor.tokenizer.batch_decode(batch["input_ids"]))
         return read(self, batch)
