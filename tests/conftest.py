@@ -30,6 +30,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a LLaVA-1.5 composed of the demo's CLIP and Llama, hardly trained: read only."""
+    from tests.composed import compose_toy  # with the models' classes, which few tests need
+
+    return compose_toy(tmp_path_factory.mktemp("composed"))
+
+
 @dataclass(frozen=True)
 class Described:
     """A folder laid out as DESIGN section 3 says, with `train` samples in a `.json` and `valid` in a `.jsonl` file."""

@@ -11,7 +11,13 @@ from lavic.commands.options import found_configs
 from lavic.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-OVERLAYS = {"demo": "distill", "demo_recommend": "recommend", "demo_vqa": "vqa"}  # set on top of another file
+OVERLAYS = {  # set on top of another file
+    "demo": "distill",
+    "demo_recommend": "recommend",
+    "demo_vqa": "vqa",
+    "demo_align": "align",
+    "demo_instruct": "instruct",
+}
 OTHERS = {"describe"}  # options of another command than fit
 TASKS = sorted({path.stem for path in (ROOT / "configs").glob("*.yaml")} - OVERLAYS.keys() - OTHERS)
 TUNED = ["align", "distill", "instruct", "vqa"]

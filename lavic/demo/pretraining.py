@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
+from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from lavic.batching.padding import IGNORED, pad
 from lavic.demo.choosing import Choices, ChoosingLoss, naming_loss
 from lavic.demo.drawing import draw
 from lavic.demo.products import ACCENTS, BACKGROUNDS, COLOURS, FORMS, PATTERNS, Look, Photograph, Product, describe
-from lavic.model.loading import Llava
 from lavic.model.loss import target_loss
 from lavic.model.processor import placeholder_ids
 from lavic.model.text import distillation_prompt, encode
@@ -77,25 +77,26 @@ def fit_patch_embedding(convolution: nn.Conv2d, pixels: Tensor) -> None:
     convolution.weight.copy_(weight.view_as(convolution.weight))
 
 
-def train_tower(llava: LlavaNextForConditionalGeneration, patches: Tensor, looks: Sequence[Look]) -> None:
+def train_tower(tower: CLIPVisionModel, patches: Tensor, looks: Sequence[Look], steps: int = TOWER_STEPS) -> None:
     """Trains the tower above its patch embedding: the class token of any view tells the product's look.
 
     Args:
-        llava: the model.
-        patches: (P, 5, patches of a view, width), from `embed_patches`.
+        tower: CLIP's.
+        patches: (P, V, patches of a view, width), from `embed_patches`, the whole image first.
         looks: P looks; the labels.
+        steps: of the optimizer.
     """
-    tower = llava.model.vision_tower
     tower.embeddings.patch_embedding.requires_grad_(False)
     classes = [COLOURS, PATTERNS, ("", *ACCENTS), FORMS, tuple(BACKGROUNDS)]
     labels = torch.tensor([_labels(look, classes) for look in looks])
     heads = nn.ModuleList(nn.Linear(tower.config.hidden_size, len(names)) for names in classes)
     parameters = [*(p for p in tower.parameters() if p.requires_grad), *heads.parameters()]
-    for optimizer in optimizer_steps(parameters, TOWER_STEPS):
+    for optimizer in optimizer_steps(parameters, steps):
         picked = torch.randint(len(patches), (TOWER_BATCH,))
-        # Every second view is the whole image, the others are quarters of it.
-        view = torch.randint(1, 5, (TOWER_BATCH,)) * torch.randint(0, 2, (TOWER_BATCH,))
-        seen = tower.post_layernorm(run_tower(llava, patches[picked, view])[-1][:, 0])
+        view = torch.zeros(TOWER_BATCH, dtype=torch.int64)
+        if patches.shape[1] > 1:  # every second view is the whole image, the others are quarters of it
+            view = torch.randint(1, patches.shape[1], (TOWER_BATCH,)) * torch.randint(0, 2, (TOWER_BATCH,))
+        seen = tower.post_layernorm(run_tower(tower, patches[picked, view])[-1][:, 0])
         losses = [nn.functional.cross_entropy(head(seen), labels[picked, index]) for index, head in enumerate(heads)]
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack(losses).sum())
@@ -113,24 +114,28 @@ def mean_patch_features(llava: LlavaNextForConditionalGeneration, patches: Tenso
         (P, 5, width).
     """
     with torch.no_grad():
-        means = [run_tower(llava, five)[-2][:, 1:].mean(1) for five in patches]
+        means = [run_tower(llava.model.vision_tower, five)[-2][:, 1:].mean(1) for five in patches]
     return torch.stack(means)
 
 
-def begin_language(llava: Llava) -> None:
-    """Draws the language model's and the projector's first weights so that comparing and copying are near at hand.
+def begin_language(language: Any, head: nn.Linear, *others: nn.Module) -> None:
+    """Draws a language model's first weights so that comparing and copying are near at hand.
 
     Tokens are read and written by the same vectors. Attention first looks for what resembles the token that looks; in
     the last layer it first writes what it reads instead. From the usual weights a model of this size needs many times
     the steps to find an item by its look.
+
+    Args:
+        language: Llama's or Mistral's layers over `embed_tokens`.
+        head: of its output.
+        others: what is drawn with it, such as a projector.
     """
-    language = llava.model.language_model
     with torch.no_grad():
-        for part in (llava.model.multi_modal_projector, language):
+        for part in (*others, language):
             for parameter in part.parameters():
                 if parameter.ndim == 2:
                     parameter.normal_(0, language.config.hidden_size**-0.5)
-        llava.lm_head.weight.copy_(language.embed_tokens.weight)
+        head.weight.copy_(language.embed_tokens.weight)
         for layer in language.layers:
             attention = layer.self_attn
             shape = (-1, attention.head_dim)  # a key and value head serves several query heads
@@ -215,9 +220,8 @@ def _labels(look: Look, classes: Sequence[Sequence[str]]) -> list[int]:
     return [list(names).index(value) for names, value in zip(classes, values, strict=True)]
 
 
-def run_tower(llava: Llava, patches: Tensor) -> list[Tensor]:
+def run_tower(tower: CLIPVisionModel, patches: Tensor) -> list[Tensor]:
     """The tower's hidden states, first to last, from embedded patches (V, patches, width)."""
-    tower = llava.model.vision_tower
     embeddings = tower.embeddings
     class_token = embeddings.class_embedding.expand(len(patches), 1, -1)
     hidden = torch.cat([class_token, patches], dim=1) + embeddings.position_embedding(embeddings.position_ids)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -78,13 +78,19 @@ def drawn(product: Product, image: Photograph) -> Image.Image:
     return draw(image.look, product.kind.noun, image.name, DRAWN).resize(SAVED)
 
 
-def split_images(seed: int = 0) -> dict[str, list[Shown]]:
-    """The images of each split, of products with no look in common between test and the others."""
+def split_images(seed: int = 0, counts: Mapping[str, int] | None = None) -> dict[str, list[Shown]]:
+    """The images of each split, of products with no look in common between test and the others.
+
+    Args:
+        seed: of the products.
+        counts: images of each split; null is `IMAGES`.
+    """
+    counts = counts or IMAGES
     chosen: dict[str, list[Shown]] = {}
     taken: set[tuple[Kind, Look]] = set()
     for number, split in enumerate(("test", "val", "train")):
         images = (one for one in _images(1_000 * (3 * seed + number + 100)) if _look(one) not in taken)
-        chosen[split] = [next(images) for _ in range(IMAGES[split])]
+        chosen[split] = [next(images) for _ in range(counts[split])]
         taken |= {_look(one) for one in chosen[split]}
     return chosen
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from lavic.commands.options import OptionParser
@@ -24,8 +23,8 @@ from lavic.demo.catalogue import sample_products, write_images, write_sample
 from lavic.demo.image_server import ImageServer
 from lavic.demo.stage2 import DEFAULT, recommend_sample, show_recommendation, show_whole_catalogue
 from lavic.demo.toy_llava import build
+from lavic.demo.training_runs import fit, rows, validation_table, validations
 from lavic.errors import UserError
-from lavic.files.json_entries import Entry, read_entries
 
 OWN_OPTIONS = ("--demo_dir", "--seed", "--stage", "--task", "-h", "--help")
 
@@ -103,9 +102,8 @@ def crawl_sample(folder: Path) -> None:
 def distil(folder: Path, seed: int, passed_on: list[str]) -> tuple[Path, Path]:
     """Trains stage 1; returns the output directory and the run's folder in `logs`."""
     output, data = folder / "distilled", folder / "data"
-    run_id = time.strftime("training_%Y%m%d_%H%M%S")
-    _run(
-        "lavic", "fit", "--config", "configs/distill.yaml", "--config", "configs/demo.yaml",
+    return output, fit(
+        _run, "--config", "configs/distill.yaml", "--config", "configs/demo.yaml",
         "--seed_everything", 42 + seed,
         "--model.init_args.base.name", folder / "toy_llava",
         "--data.init_args.train_data", data / "item2meta_train.json",
@@ -113,26 +111,19 @@ def distil(folder: Path, seed: int, passed_on: list[str]) -> tuple[Path, Path]:
         "--data.init_args.train_images_dir", data / "train_images",
         "--data.init_args.val_images_dir", data / "valid_images",
         "--trainer.default_root_dir", output, *passed_on,
-        environment={"LAVIC_RUN_ID": run_id},
     )  # fmt: skip
-    return output, Path("logs") / run_id
 
 
 def show(output: Path, run: Path, seconds: float) -> None:
     """The validations as a table, one description in words, and where the adapter is."""
-    events = [line.value for line in read_entries(run / "metrics.jsonl") if isinstance(line, Entry)]
-    validations = [event for event in events if event["event"] == "validation"]
-    table = Table("epoch", "val_loss", "perplexity", "visual_gain", "gain over a blank image", title="Stage 1, demo")
-    for event in validations:
-        names = ("val_loss", "val_perplexity", "visual_gain", "visual_gain_blank")
-        table.add_row(f"{event['epoch']:.0f}", *(f"{event[name]:.3f}" for name in names))
-    console.print(table)
-    samples = run / "samples" / f"epoch_{validations[-1]['epoch']:.0f}" / "samples.jsonl"
-    sample = next(line.value for line in read_entries(samples) if isinstance(line, Entry))
+    events = validations(run)
+    console.print(validation_table("Stage 1, demo", events))
+    samples = run / "samples" / f"epoch_{events[-1]['epoch']:.0f}" / "samples.jsonl"
+    sample = rows(samples)[0]
     console.print(Text.assemble((str(sample["image"]), "bold"), f" ({sample['title']})"))
     console.print(f"  target     {sample['target']}\n  generated  {sample['generated']}\n", markup=False)
-    losses = [event["val_loss"] for event in validations]
-    gain = validations[-1]["visual_gain"]
+    losses = [event["val_loss"] for event in events]
+    gain = events[-1]["visual_gain"]
     if losses[-1] >= losses[0] or gain <= 0:
         raise UserError(
             f"The demo did not learn: val_loss went from {losses[0]:.3f} to {losses[-1]:.3f}, with a visual_gain of"

@@ -7,7 +7,7 @@ titles do not help: without the right images a model can only guess.
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from lavic.demo.training_runs import Run
 from lavic.errors import UserError
 from lavic.evaluation.comparison import paired_bootstrap
 from lavic.evaluation.ranking import Interval
@@ -24,8 +25,6 @@ from lavic.files.json_entries import read_json
 DEFAULT, OUTPUT = Path("out_demo"), "recommendation"  # the folder that configs/demo_recommend.yaml names
 SHOP = "shop"  # in the output: what was trained on retrieved candidates, for the whole catalogue
 INDEXED = ("titles", "both")  # what of the catalogue's 200 items is searched for ten candidates
-
-Run = Callable[..., None]  # a module's name and its arguments
 
 
 def recommend_sample(folder: Path, seed: int, run: Run) -> Path:

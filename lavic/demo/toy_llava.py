@@ -145,11 +145,11 @@ def build(folder: Path, held_out: Sequence[Product], seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         llava = new_model(tokenizer, TOY)
-        begin_language(llava)
+        begin_language(llava.model.language_model, llava.lm_head, llava.model.multi_modal_projector)
         save_checkpoint(folder, llava, new_processor(tokenizer, TOY))
         processor = load_processor(str(folder.resolve()))
         patches = embed_patches(llava, processor, shown)
-        train_tower(llava, patches, [image.look for _, image in shown])
+        train_tower(llava.model.vision_tower, patches, [image.look for _, image in shown])
         train_language(llava, processor, shown, mean_patch_features(llava, patches), seed)
     llava.save_pretrained(folder)
 

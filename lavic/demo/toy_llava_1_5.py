@@ -54,7 +54,7 @@ def build_1_5(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         llava = _model(tokenizer)
-        begin_language(llava)
+        begin_language(llava.model.language_model, llava.lm_head, llava.model.multi_modal_projector)
         processor = _processor(tokenizer)
         pixels = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         learn_to_name(llava, tokenizer, pixels, looks)
@@ -89,7 +89,7 @@ def learn_to_name(
     ]
     for optimizer in optimizer_steps(parameters, NAMING_STEPS):
         picked = torch.randint(len(patches), (NAMING_BATCH,))
-        seen = run_tower(llava, patches[picked])[-2][:, 1:]
+        seen = run_tower(tower, patches[picked])[-2][:, 1:]
         read = llava.lm_head(language.norm(llava.model.multi_modal_projector(seen).mean(dim=1)))
         losses = [nn.functional.cross_entropy(read[:, ids[k]], labels[picked, k]) for k in range(len(kinds))]
         optimizer.zero_grad()

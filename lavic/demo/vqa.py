@@ -5,7 +5,7 @@ must do worse, each where it matters.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from rich.table import Table
 from lavic.catalogue.images import open_image
 from lavic.demo.questions import split_images, words, write_questions
 from lavic.demo.toy_llava_1_5 import build_1_5
+from lavic.demo.training_runs import Run, rows
 from lavic.errors import UserError
 from lavic.evaluation.intervals import Interval
-from lavic.files.json_entries import Entry, read_entries, read_json
+from lavic.files.json_entries import read_json
 
 CONTROLS = {  # a control -> the questions on which it must do worse, and how it is told
     "no_image": ("without_external_knowledge", "without the image"),
@@ -25,8 +26,6 @@ CONTROLS = {  # a control -> the questions on which it must do worse, and how it
     "no_description": ("with_external_knowledge", "without the table's text"),
 }
 TITLES = {"without_external_knowledge": "of the image", "with_external_knowledge": "of outside knowledge"}
-
-Run = Callable[..., None]  # a module's name and its arguments
 
 
 def demonstrate(folder: Path, seed: int, passed_on: Sequence[str], run: Run, console: Console) -> None:
@@ -87,8 +86,7 @@ def show(output: Path, console: Console, seconds: float) -> None:
         best = numbers["majority"]
         table.add_row(f"  always '{best['answer']}'", str(numbers["samples"]), f"{best['exact_match_score']:.3f}", "")
     console.print(table)
-    lines = [line.value for line in read_entries(results / "detailed_results.jsonl") if isinstance(line, Entry)]
-    for line in lines[:3]:
+    for line in rows(results / "detailed_results.jsonl")[:3]:
         said = f"{line['question']}?  {line['response']}  (right: {line['ground_truth']})"
         console.print(f"  {line['image']}: {said}", markup=False)
     if close:

@@ -39,7 +39,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory, shown: list[Shown]) -> Toy:
     tokenizer = train_tokenizer(_texts(shown), max_tokens=1200)
     torch.manual_seed(0)
     llava = new_model(tokenizer, TOY)
-    begin_language(llava)
+    begin_language(llava.model.language_model, llava.lm_head, llava.model.multi_modal_projector)
     save_checkpoint(folder, llava, new_processor(tokenizer, TOY))
     return llava, load_processor(str(folder))
 

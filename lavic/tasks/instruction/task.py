@@ -16,10 +16,11 @@ from lavic.cost.batches import seen_batch_flop
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
+from lavic.model.adapters.projector import start_from
 from lavic.model.chat_text import stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
 from lavic.model.loading import BaseModel, load_config
-from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
+from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters, unwrap
 from lavic.model.seen_batch import SeenBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import blank_views
@@ -50,6 +51,8 @@ class Instruction(Task):
         scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
             keeps the rate constant.
         adapter: a saved adapter to start from, or to validate and predict with; null makes a new one.
+        projector: a projector to start from where there is no adapter, which the run then trains in full: the
+            directory that configs/align.yaml leaves, or LLaVA's mm_projector.bin; null takes the checkpoint's.
         max_new_tokens: tokens of a generated answer at most.
         seed: of the new adapter's weights (set by the command line from seed_everything).
     """
@@ -84,12 +87,18 @@ class Instruction(Task):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         adapter: Path | None = None,
+        projector: Path | None = None,
         max_new_tokens: int = 128,
         seed: int = 42,
     ) -> None:
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
         self.trainable, self.entry = parts_of(trainable), entry
-        self.adapter, self.max_new_tokens = adapter, max_new_tokens
+        self.adapter, self.projector, self.max_new_tokens = adapter, projector, max_new_tokens
+        if projector is not None and self.trainable.projector != "full":
+            raise UserError(  # what is not trained is not saved, and the checkpoint below has another
+                f"projector is {projector} and trainable.projector {self.trainable.projector}; set that to full, or"
+                " export the projector into a checkpoint and start from it."
+            )
 
     # -- model ---------------------------------------------------------------------------------------------------
 
@@ -106,9 +115,12 @@ class Instruction(Task):
 
     def build(self, llava: Any) -> Any:
         """New adapters on the parts to train, or the saved ones."""
-        if self.adapter is None:
-            return place_adapters(llava, self.trainable, self.base.name, self.seed, self.entry.tokens)
-        return load_adapter(llava, self.adapter, trainable=True, task=self.report.task, parts=self.trainable)
+        if self.adapter is not None:
+            return load_adapter(llava, self.adapter, trainable=True, task=self.report.task, parts=self.trainable)
+        model = place_adapters(llava, self.trainable, self.base.name, self.seed, self.entry.tokens)
+        if self.projector is not None:
+            start_from(unwrap(model), self.projector)  # now that it is float32
+        return model
 
     def load_model(self, device: torch.device) -> None:
         """The model, and what turns images into its input."""
