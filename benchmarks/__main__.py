@@ -82,6 +82,8 @@ def main() -> None:
     train.add_argument("--rounds", type=int, default=7, help="turns of all contenders")
     train.add_argument("--samples", type=int, default=8, help="samples of each contender in a turn")
     train.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
+    peers = commands.add_parser("peers", help="samples/s of instruction tuning beside transformers' own Trainer")
+    peers.add_argument("--rounds", type=int, default=8, help="turns of all contenders; 8 are an epoch")
     load = commands.add_parser("data", help="start-up, memory and samples/s of loading")
     load.add_argument("--items", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     load.add_argument("--batches", type=int, default=100, help="batches of 1 to time")
@@ -101,6 +103,8 @@ def main() -> None:
     benchmark: Any = import_module(f"benchmarks.{options.name.replace('-', '_')}")  # and nothing that others need
     if options.name == "training":
         keep(options.name, before, benchmark.run(options.rounds, options.samples, tuple(options.batch_sizes)))
+    elif options.name == "peers":
+        keep(options.name, before, benchmark.run(options.rounds))
     elif options.name == "data":
         keep(options.name, before, benchmark.run(options.items, options.batches))
     elif options.name == "operations":

@@ -32,6 +32,6 @@ def main(argv: list[str]) -> int:
     for part, count in [*made.parameters.items(), ("total", sum(made.parameters.values()))]:
         print(f"{part:<10}{count:>16,} parameters")
     print(
-        f"{made.folder}: {made.rows:,} embedding rows, <image> is {made.image_token_id}, chat template {made.chat_form}"
+        f"{made.folder}: {made.rows:,} embedding rows, <image> is {made.image_token_id}, chat template {made.template}"
     )
     return 0

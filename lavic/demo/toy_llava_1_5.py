@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from lavic.demo.pretraining import begin_language, fit_patch_embedding, optimizer_steps, run_tower
 from lavic.demo.products import COLOURS, FORMS, PATTERNS, Look
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
-from lavic.model.chat_forms import MISTRAL
+from lavic.model.templates import TEMPLATES
 
 SIDE, PATCH = 168, 28
 VISION_WIDTH, VISION_LAYERS = 96, 3  # LLaVA reads the layer before the last
@@ -138,7 +138,7 @@ def _processor(tokenizer: LlamaTokenizer) -> LlavaProcessor:
         tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
-        chat_template=MISTRAL.template,
+        chat_template=TEMPLATES["mistral"].jinja(),
         image_token=IMAGE_TOKEN,
         num_additional_image_tokens=1,
     )

@@ -30,10 +30,10 @@ from transformers import (
 )
 
 from lavic.errors import UserError
-from lavic.model.chat_forms import ChatForm, form_for
 from lavic.model.loading import Llava, build_on_meta
 from lavic.model.parts import PARTS, part_of
 from lavic.model.processor import LlavaAnyProcessor, looks_like_path
+from lavic.model.templates import Template, template_for
 from lavic.model.unused import extra_positions
 from lavic.model.views import native_grids
 
@@ -51,14 +51,14 @@ class Composed:
         parameters: their number, by part.
         image_token_id: of `<image>`.
         rows: of the embedding matrix.
-        chat_form: the chat template's name.
+        template: the chat template's name.
     """
 
     folder: Path
     parameters: dict[str, int]
     image_token_id: int
     rows: int
-    chat_form: str
+    template: str
 
 
 def compose(
@@ -87,7 +87,7 @@ def compose(
     vision_config, text_config = _config("vision", vision), _config("language", language)
     config = _llava_config(architecture, vision, vision_config, language, text_config)
     tokenizer = _tokenizer(language)
-    form = form_for(tokenizer)
+    template = template_for(tokenizer)
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     config.image_token_index = config.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
 
@@ -99,14 +99,14 @@ def compose(
     _new_weights(llava, lm.dtype, seed)
     _same_text(llava.eval(), lm.eval(), language)
     _grow(llava, len(tokenizer))
-    _stop(llava, lm, tokenizer, form)
-    processor = _processor(config, vision, tokenizer, form)
+    _stop(llava, lm, tokenizer, template)
+    processor = _processor(config, vision, tokenizer, template)
     _write(out, llava, processor)
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in llava.named_parameters():
         counts[part_of(name)] += parameter.numel()
     rows = int(llava.get_input_embeddings().weight.shape[0])
-    return Composed(out, counts, config.image_token_id, rows, form.name)
+    return Composed(out, counts, config.image_token_id, rows, template.name)
 
 
 def _config(which: str, name: str) -> PretrainedConfig:
@@ -236,12 +236,12 @@ def _grow(llava: Llava, vocabulary: int) -> None:
             weight[rows:] = weight[:rows].float().mean(dim=0).to(weight.dtype)
 
 
-def _stop(llava: Llava, lm: PreTrainedModel, tokenizer: Any, form: ChatForm) -> None:
+def _stop(llava: Llava, lm: PreTrainedModel, tokenizer: Any, template: Template) -> None:
     """The language model's way to generate; an answer's end token always ends it."""
     llava.generation_config = lm.generation_config
     known = lm.generation_config.eos_token_id
     ends = [known] if isinstance(known, int) else list(known or [])
-    end = tokenizer.convert_tokens_to_ids(form.end or tokenizer.eos_token)
+    end = tokenizer.convert_tokens_to_ids(template.end.format(eos=tokenizer.eos_token))
     if end not in ends:
         ends.append(int(end))
     llava.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
@@ -249,7 +249,9 @@ def _stop(llava: Llava, lm: PreTrainedModel, tokenizer: Any, form: ChatForm) -> 
         llava.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def _processor(config: LlavaConfig | LlavaNextConfig, vision: str, tokenizer: Any, form: ChatForm) -> LlavaAnyProcessor:
+def _processor(
+    config: LlavaConfig | LlavaNextConfig, vision: str, tokenizer: Any, template: Template
+) -> LlavaAnyProcessor:
     try:
         given = AutoImageProcessor.from_pretrained(vision)
     except (OSError, ValueError, KeyError) as error:
@@ -266,7 +268,7 @@ def _processor(config: LlavaConfig | LlavaNextConfig, vision: str, tokenizer: An
         "patch_size": config.vision_config.patch_size,
         "vision_feature_select_strategy": config.vision_feature_select_strategy,
         "num_additional_image_tokens": extra_positions(config),
-        "chat_template": form.template,
+        "chat_template": template.jinja(),
         "image_token": IMAGE_TOKEN,
     }
     if isinstance(config, LlavaNextConfig):

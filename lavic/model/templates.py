@@ -1,8 +1,9 @@
 """How a conversation is written for a language model, and which of it the model is to say itself.
 
 One function writes it, for training and for generation: a prompt is the training text up to where an answer begins.
-The texts are those of LLaVA's conversations (`vicuna_v1`, `plain`, `llava_llama_2`) and of the language models' own
-forms; a checkpoint that marks its answers by `{% generation %}` can bring its own (`lavic/model/own_template.py`).
+The texts are those of LLaVA's conversations (`vicuna_v1`, `plain`, `llava_llama_2`) and those that the control tokens
+of language models were made for; a checkpoint that marks its answers by `{% generation %}` can bring its own
+(`lavic/model/own_template.py`).
 """
 
 import json
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from lavic.catalogue.records import IMAGE_TOKEN, Turn
+from lavic.errors import UserError
 
 _CURIOUS = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -130,7 +132,7 @@ def _expression(piece: str, names: Mapping[str, str]) -> str:
     return " ~ ".join(found) or "''"
 
 
-def _blocks(name: str, start: str, middle: str, end: str, after: str, system: str) -> Template:
+def _blocks(name: str, start: str, middle: str, end: str, after: str, system: str = "") -> Template:
     """A template in which every turn is a block with its speaker's name."""
     return Template(
         name,
@@ -151,6 +153,14 @@ TEMPLATES: dict[str, Template] = {
         _blocks("chatml", "<|im_start|>", "\n", "<|im_end|>", "\n", "You are a helpful assistant."),
         _blocks("llama_3", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "", _HELPFUL),
         Template(
+            "gemma",
+            "<start_of_turn>user\n{system}{images}{text}<end_of_turn>\n<start_of_turn>model\n",
+            end="<end_of_turn>",
+            after="\n",
+            opening="{system}\n\n",
+        ),
+        _blocks("phi_3", "<|", "|>\n", "<|end|>", "\n"),
+        Template(
             "llava_llama_2",
             "[INST] {system}{images}{text} [/INST]",
             end=" {eos}",
@@ -161,3 +171,28 @@ TEMPLATES: dict[str, Template] = {
         ),
     )
 }
+
+CONTROL_TOKENS = {  # that a tokenizer has if its language model knows the template
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama_3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "phi_3": ("<|user|>", "<|assistant|>", "<|end|>"),
+}
+
+
+def template_for(tokenizer: Any) -> Template:
+    """The template whose control tokens a tokenizer has; without any, Mistral's if its own has it, or Vicuna's.
+
+    Raises:
+        UserError: it has neither such tokens nor an end-of-sequence token.
+    """
+    vocabulary = tokenizer.get_vocab()
+    for name, tokens in CONTROL_TOKENS.items():
+        if all(token in vocabulary for token in tokens):
+            return TEMPLATES[name]
+    if tokenizer.eos_token is None:
+        raise UserError(
+            f"The tokenizer of '{tokenizer.name_or_path}' has no token that could end an answer; give another language"
+            " model."
+        )
+    return TEMPLATES["mistral" if "[INST]" in str(tokenizer.chat_template or "") else "vicuna_v1"]

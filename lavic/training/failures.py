@@ -57,6 +57,11 @@ def explain(error: BaseException, output_dir: Path) -> str | None:
             "The GPU's memory is full; halve data.init_args.batch_size and double trainer.accumulate_grad_batches,"
             f" which trains the same, end other processes on it, or see what `python -m lavic plan` advises, {GO_ON}."
         )
+    if isinstance(error, ConnectionResetError):  # the pipe to a worker; between processes it is a RuntimeError
+        return (
+            "Data loader workers were killed, often for want of memory; lower data.init_args.num_workers or free"
+            f" memory, {GO_ON}."
+        )
     if LOST_PEER.search(text):
         return f"Another process of this run has failed and says why beside this line; mend that, {GO_ON}."
     return None

@@ -15,7 +15,9 @@ from lavic.model.chat_text import ChatText, EncodedRecord
 from lavic.model.templates import TEMPLATES
 from tests.real_tokenizers import NAMES, SHARED, needs_shared, tokenizer
 
-ENDS = {"chatml": "<|im_end|>", "llama_3": "<|eot_id|>"}  # of templates whose end is no tokenizer's own
+ENDS = {  # of templates whose end is no tokenizer's own
+    "chatml": "<|im_end|>", "llama_3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi_3": "<|end|>",
+}  # fmt: skip
 WITH_ANSWERS = [name for name in TEMPLATES if name != "plain"]
 
 
@@ -176,6 +178,10 @@ def test_texts_to_the_letter() -> None:
     assert text_of("llama_3", conversation, using) == (
         block("system", TEMPLATES["llama_3"].system) + block("user", "<image>\nQ") + block("assistant", "A")
     )
+    assert text_of("gemma", conversation, using) == (
+        "<start_of_turn>user\n<image>\nQ<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
+    )
+    assert text_of("phi_3", conversation, using) == "<|user|>\n<image>\nQ<|end|>\n<|assistant|>\nA<|end|>\n"
     said = "".join(s.text for s in TEMPLATES["vicuna_v1"].segments(turns("{Q}", "A"), "Be {brief}.", using))
     assert said == "Be {brief}. USER: {Q} ASSISTANT: A</s>"
 
@@ -196,7 +202,7 @@ def test_what_people_write_stays_text(name: str) -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize("template", ["chatml", "llama_3"])
+@pytest.mark.parametrize("template", list(ENDS))
 def test_a_template_whose_end_does_not_stop_the_model_is_refused(template: str) -> None:
     for name in NAMES:
         using = tokenizer(name)

@@ -153,7 +153,7 @@ def test_a_tokenizer_without_chat_tokens_ends_answers_by_eos(
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     expected = {"llama": "USER: Hi? ASSISTANT: Yes.</s>", "mistral": "[INST] Hi? [/INST] Yes.</s>"}
     assert text.endswith(expected[family])
-    assert made.chat_form == {"llama": "vicuna_v1", "mistral": "mistral"}[family]
+    assert made.template == {"llama": "vicuna_v1", "mistral": "mistral"}[family]
 
 
 REFUSED = {

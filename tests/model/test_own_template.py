@@ -7,7 +7,6 @@ import pytest
 from lavic.catalogue.records import Turn
 from lavic.demo.toy_tokenizer import train_tokenizer
 from lavic.errors import UserError
-from lavic.model.chat_forms import CHATML, VICUNA_V1, ChatForm
 from lavic.model.chat_text import ChatText
 from lavic.model.own_template import OwnTemplate
 from lavic.model.templates import TEMPLATES
@@ -29,15 +28,15 @@ def using() -> Any:
     return train_tokenizer(["A dog, it is so. USER: ASSISTANT:"], 40)
 
 
-@pytest.mark.parametrize(("form", "name"), [(VICUNA_V1, "vicuna_v1"), (CHATML, "chatml")])
+@pytest.mark.parametrize("name", ["vicuna_v1", "chatml", "gemma", "phi_3"])
 @pytest.mark.parametrize("turns", [CONVERSATION, CONVERSATION[:3], CONVERSATION[:1]])
-def test_it_is_as_the_template_of_that_name(form: ChatForm, name: str, turns: list[Turn]) -> None:
+def test_it_is_as_the_template_of_that_name(name: str, turns: list[Turn]) -> None:
     tokenizer = train_tokenizer(["A dog, it is so. USER: ASSISTANT:"], 40)
-    if form.end:
-        tokenizer.add_special_tokens({"eos_token": form.end})
-    own = OwnTemplate(form.template, "owner", tokenizer)
+    named_template = TEMPLATES[name]
+    tokenizer.add_special_tokens({"eos_token": named_template.end.format(eos=tokenizer.eos_token)})
+    own = OwnTemplate(named_template.jinja(), "owner", tokenizer)
     for system in (None, "Be brief."):
-        ours, named = (ChatText(tokenizer, t).encode(turns, [2, 1], system) for t in (own, TEMPLATES[name]))
+        ours, named = (ChatText(tokenizer, t).encode(turns, [2, 1], system) for t in (own, named_template))
         assert ours == named
 
 

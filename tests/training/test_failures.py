@@ -27,6 +27,7 @@ from tests.training.command_line import ADAPTER, Started, adapter, fit, kill_wor
         (RuntimeError("DataLoader worker (pid 47) is killed by signal: Killed. "), "worker 47 was killed by Killed"),
         (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), "worker 1, 2 was killed, often"),
         (torch.OutOfMemoryError("CUDA out of memory"), "The GPU's memory is full"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "Data loader workers were killed"),
         (RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]"), "Another process"),
         (RuntimeError("Caught\nTraceback:\nlavic.errors.UserError: The image x is gone."), "^The image x"),
     ],

@@ -5,12 +5,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 gradio_client = pytest.importorskip("gradio_client")
 
+from lavic.commands import web  # noqa: E402
+from lavic.web import chat, page  # noqa: E402
 from lavic.web.chat import NO_IMAGE, NO_PROMPT, Chatter, Sampling, chat_tab  # noqa: E402
 from lavic.web.page import build_page, serve  # noqa: E402
 from tests.web.test_shop import client, last_words  # noqa: E402
@@ -18,10 +21,10 @@ from tests.web.test_shop import client, last_words  # noqa: E402
 
 @pytest.fixture(scope="module")
 def url(chatter: Chatter) -> Iterator[str]:
-    page = build_page("Chat", {"Chat": lambda: chat_tab(chatter)})
-    _, address, _ = serve(page, "127.0.0.1", 0, block=False)
+    built = build_page("Chat", {"Chat": lambda: chat_tab(chatter)})
+    _, address, _ = serve(built, "127.0.0.1", 0, block=False)
     yield address
-    page.close()
+    built.close()
 
 
 def drawn(folder: Path, colour: str) -> Path:
@@ -69,3 +72,26 @@ def test_what_is_missing_or_broken_gets_its_message(url: str, tmp_path: Path) ->
     assert last_words(ask(url, " ", drawn(tmp_path, "red"))) == NO_PROMPT
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     assert "cannot be used" in last_words(ask(url, "What is it?", tmp_path / "broken.jpg"))
+
+
+def test_the_command_listens_on_this_machine_alone_and_shares_nothing(
+    chatter: Chatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[bool] = []
+
+    def listening() -> set[Any]:
+        return {c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+
+    before = listening()
+
+    def look(built: Any, host: str, port: int, share: bool) -> None:
+        shared.append(share)
+        serve(built, host, 0, block=False)
+        opened = listening() - before
+        built.close()
+        assert {address.ip for address in opened} == {"127.0.0.1"}
+
+    monkeypatch.setattr(chat, "load_chat_model", lambda *_: (chatter.llava, chatter.processor))
+    monkeypatch.setattr(page, "serve", look)
+    assert web.main(["--chat_model", "any"]) == 0
+    assert shared == [False]

@@ -33,8 +33,8 @@ class InstructionData(TaskData):
         val_data: instruction records to validate on.
         images_dir: folder of the images; null where no record has one.
         questions: what `predict` answers, LLaVA-Bench's form or records; null takes the last questions of val_data.
-        template: how a conversation is written: `vicuna_v1`, `plain`, `mistral`, `chatml`, `llama_3`, `llava_llama_2`,
-            or `own` for the checkpoint's chat template.
+        template: how a conversation is written: `vicuna_v1`, `plain`, `mistral`, `chatml`, `llama_3`, `gemma`,
+            `phi_3`, `llava_llama_2`, or `own` for the checkpoint's chat template.
         entry: how images enter; as the model's.
         max_length: tokens of a record at most, image tokens included; a longer one loses its oldest turns.
         batch_size: records of one forward pass on one device.

@@ -15,10 +15,10 @@ from PIL import Image
 
 from lavic.batching.padding import pad, pad_left
 from lavic.errors import UserError
-from lavic.model.chat_forms import form_for
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.model.seen_batch import SeenBatch
+from lavic.model.templates import template_for
 from lavic.model.text import without_special_tokens
 from lavic.tasks.vqa.prompt import IMAGE, Question, question_prompt
 
@@ -140,7 +140,7 @@ class QuestionEncoder:
 
     def _rendered(self, turn: str, answer: str | None = None) -> str:
         """A conversation by the checkpoint's template, without the BOS that the tokenizer adds."""
-        template = self.processor.chat_template or self.tokenizer.chat_template or form_for(self.tokenizer).template
+        template = self.processor.chat_template or self.tokenizer.chat_template or template_for(self.tokenizer).jinja()
         text = ""
         for typed in (True, False):  # templates of language models read plain strings
             messages = [{"role": "user", "content": turn}]

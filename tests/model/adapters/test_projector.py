@@ -56,7 +56,7 @@ def test_all_forms_give_the_same_projector_and_change_nothing_else(composed: Pat
 
 
 class Code:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
         return (Path.touch, (Path("run"),))
 
 

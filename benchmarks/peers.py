@@ -1,0 +1,175 @@
+"""Samples/s of instruction tuning beside transformers' own Trainer: `python -m benchmarks peers`.
+
+The same LLaVA, records, batch size, dtype, learning rate and threads, each program in a process of its own and in
+turns, so that a round's ratio compares neighbours in time. Ours is `python -m lavic fit` as it is typed; theirs is
+`benchmarks/peers_trainer.py`, once with the same records in every step as ours (which an ordinary user does not have)
+and once in the Trainer's own random order. That both train alike is checked first, without dropout, by the losses of
+the first steps.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers_records import write
+from benchmarks.turns import Contender
+from lavic.batching.step_plan import StepPlan
+from lavic.tasks.instruction import InstructionData
+
+ROOT = Path(__file__).parents[1]
+SEED, LR, RANK, DROPOUT = 42, 2e-4, 24, 0.05  # r 128 of 4,096 is 24 of 768
+ALIKE, CHECKED = 1e-4, 4  # of losses; steps
+WAYS = {"lora": "LoRA and projector", "projector": "projector alone"}
+
+
+class Peers:
+    """The two programs on one set of records.
+
+    Args:
+        folder: receives checkpoint, images, records and what runs leave.
+        way: of `WAYS`. The projector alone learns of images only: a step of text alone gives it no gradient, at which
+            transformers' Trainer stops.
+        records: how many there are, a multiple of 16 batches: every step is full then, of theirs too.
+        batch: records of a step.
+        toy: so small that the program can be checked in seconds; its figures mean nothing.
+    """
+
+    def __init__(self, folder: Path, way: str, records: int, batch: int, toy: bool) -> None:
+        self.folder, self.way, self.batch = folder, way, batch
+        self.records = write(folder, records, way == "lora", toy)
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
+        self.runs = 0
+
+    def in_our_order(self, steps: int) -> Path:
+        """The records in the order in which our first steps have them, each of as many; a file like theirs."""
+        data = InstructionData(
+            self.records, self.records, self.folder / "images", "mistral", batch_size=self.batch, seed=SEED,
+            model_name=str(self.folder / "base"), cache_dir=self.folder / "cache",
+        )  # fmt: skip
+        data.prepare_data()
+        plan = StepPlan(*data.lengths("train"), self.batch, seed=SEED, kinds=data.kinds("train"))
+        by_id = {record["id"]: record for record in json.loads(self.records.read_text(encoding="utf-8"))}
+        ordered: list[Any] = []
+        while len(ordered) < steps * self.batch:
+            ordered += [by_id[name] for one in plan for name in data.sample_names(list(one.indices))]
+            plan.set_epoch(plan.epoch + 1)
+        path = self.folder / "in_our_order.json"
+        path.write_text(json.dumps(ordered), encoding="utf-8")
+        return path
+
+    def ours(self, turn: int, steps: int, dropout: float) -> Contender:
+        """`python -m lavic fit`."""
+        self.runs += 1
+        output = self.folder / f"run_{self.runs}"
+        lora = f"{{r: {RANK}, alpha: {2 * RANK}, dropout: {dropout}}}"
+        entry = "init_args.entry={tokens: patch, shape: null}"
+        return Contender(
+            [
+                "lavic", "fit", f"--config={ROOT}/configs/instruct.yaml", f"--seed_everything={SEED}",
+                f"--model.init_args.base.name={self.folder / 'base'}", "--model.init_args.base.dtype=float32",
+                f"--model.init_args.trainable.language={'lora' if self.way == 'lora' else 'frozen'}",
+                f"--model.init_args.trainable.lora={lora}", "--model.init_args.checkpointing.language=none",
+                f"--model.{entry}", f"--data.{entry}", f"--model.init_args.lr={LR}", "--model.init_args.part_lr=null",
+                "--model.init_args.scheduler=null", f"--data.init_args.train_data={self.records}",
+                f"--data.init_args.val_data={self.records}", f"--data.init_args.images_dir={self.folder / 'images'}",
+                "--data.init_args.template=mistral", f"--data.init_args.batch_size={self.batch}",
+                "--data.init_args.num_workers=1", f"--data.init_args.cache_dir={self.folder / 'cache'}",
+                "--trainer.accelerator=cpu", "--trainer.accumulate_grad_batches=1", f"--trainer.max_steps={steps}",
+                "--trainer.max_epochs=-1", "--trainer.limit_val_batches=0",
+                f"--trainer.default_root_dir={output}", f"--logs_dir={output / 'logs'}",
+                f"--trainer.callbacks+={{class_path: benchmarks.turns.Turns, init_args: {{steps: {turn}}}}}",
+            ],
+            self.environment,
+            self.folder / f"said_{self.runs}.txt",
+        )  # fmt: skip
+
+    def theirs(self, turn: int, steps: int, dropout: float, records: Path, order: str) -> Contender:
+        """transformers' Trainer."""
+        self.runs += 1
+        return Contender(
+            [
+                "benchmarks.peers_trainer", f"--base={self.folder / 'base'}", f"--records={records}",
+                f"--images={self.folder / 'images'}", f"--way={self.way}", f"--order={order}", f"--batch={self.batch}",
+                f"--steps={turn}", f"--max_steps={steps}", f"--rank={RANK}", f"--seed={SEED}",
+                f"--dropout={dropout}", f"--lr={LR}",
+            ],
+            self.environment,
+            self.folder / f"said_{self.runs}.txt",
+        )  # fmt: skip
+
+    def check_alike(self, steps: int) -> float:
+        """The largest relative difference of the first steps' losses; raises AssertionError over `ALIKE`."""
+        found = []
+        for contender in (
+            self.ours(steps, steps + 1, 0.0),
+            self.theirs(steps, steps + 1, 0.0, self.in_our_order(steps + 1), "sequential"),
+        ):
+            try:
+                found.append(contender.turn()["losses"])
+            finally:
+                contender.end()
+        difference: float = max(abs(own - theirs) / theirs for own, theirs in zip(*found, strict=True))
+        assert difference < ALIKE, f"the losses differ: {found}"
+        assert found[0][-1] != found[0][0]
+        return difference
+
+    def measure(self, rounds: int, turn: int) -> dict[str, list[dict[str, Any]]]:
+        """What every contender tells of every round; the first, in which everything is new, is left out."""
+        steps = (rounds + 1) * turn + 1
+        with ExitStack() as ending:
+            contenders = {
+                "the same": self.theirs(turn, steps, DROPOUT, self.in_our_order(steps), "sequential"),
+                "ours": self.ours(turn, steps, DROPOUT),
+                "random": self.theirs(turn, steps, DROPOUT, self.records, "random"),
+            }
+            for contender in contenders.values():
+                ending.callback(contender.end)
+            told = [{name: contender.turn() for name, contender in contenders.items()} for _ in range(rounds + 1)]
+        return {name: [one[name] for one in told[1:]] for name in contenders}
+
+
+def rows_of(way: str, told: dict[str, list[dict[str, Any]]], samples: int, alike: float) -> list[dict[str, Any]]:
+    """A row for each order of theirs."""
+    rows = []
+    for order in ("the same", "random"):
+        pairs = list(zip(told[order], told["ours"], strict=True))
+        ratios = [theirs["seconds"] / own["seconds"] for theirs, own in pairs]
+        cpu, own_cpu = (sum(one["CPU seconds"] for one in told[name]) for name in (order, "ours"))
+        rows.append({
+            "trained": WAYS[way],
+            "their order": order,
+            "theirs samples/s": round(statistics.median(samples / theirs["seconds"] for theirs, _ in pairs), 3),
+            "ours samples/s": round(statistics.median(samples / own["seconds"] for _, own in pairs), 3),
+            "ratio": round(statistics.median(ratios), 3),
+            "lowest": round(min(ratios), 3),
+            "highest": round(max(ratios), 3),
+            "ratio of CPU seconds": round(cpu / own_cpu, 3),
+            "peak MB, theirs and ours": " ".join(str(round(told[n][-1]["peak MB"])) for n in (order, "ours")),
+            "losses differ by": f"{alike:.1e}",
+        })  # fmt: skip
+    return rows
+
+
+def run(rounds: int = 8, turn: int = 2, batch: int = 4, records: int = 64, toy: bool = False) -> dict[str, Any]:
+    """Measures and returns a table.
+
+    Args:
+        rounds: turns of each contender, best whole epochs of them.
+        turn: optimizer steps of a turn.
+        batch: records of a step.
+        records: how many there are.
+        toy: checks the program only.
+    """
+    rows = []
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            peers = Peers(Path(folder), way, records, batch, toy)
+            alike = peers.check_alike(CHECKED)
+            rows += rows_of(way, peers.measure(rounds, turn), turn * batch, alike)
+            print(*rows[-2:], sep="\n", file=sys.stderr)
+    return {"batch": batch, "rounds": rounds, "samples a round": turn * batch, "threads of each": 1, "rows": rows}

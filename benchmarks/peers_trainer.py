@@ -1,0 +1,133 @@
+"""A LLaVA's instruction tuning as a careful user of transformers and PEFT writes it; nothing of LaViC is imported.
+
+transformers' own `Trainer`, the processor's chat template with its mask of what the assistant says, a collator that
+pads, images decoded and cut in the loader's worker. LoRA on every Linear of the language model and the projector in
+full, or the projector alone.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from benchmarks.turns import Clock
+
+LANGUAGE_LINEARS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+class Collator:
+    """Records of LLaVA's form -> the model's inputs."""
+
+    def __init__(self, base: str, images: Path) -> None:
+        self.processor: Any = AutoProcessor.from_pretrained(base)
+        self.processor.tokenizer.padding_side = "right"
+        self.images = images
+
+    def __call__(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """`input_ids`, `attention_mask`, `labels`, and `pixel_values` where there are images."""
+        inputs = self.processor.apply_chat_template(
+            [self.messages(record) for record in records], tokenize=True, return_dict=True, return_tensors="pt",
+            return_assistant_tokens_mask=True, processor_kwargs={"padding": True},
+        )  # fmt: skip
+        said = torch.as_tensor(inputs.pop("assistant_masks")).bool()
+        return {**inputs, "labels": inputs["input_ids"].masked_fill(~said, -100)}
+
+    def messages(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+        """A record as transformers' chat templates read it."""
+        turns = []
+        for turn in record["conversations"]:
+            parts: list[dict[str, Any]] = []
+            if "<image>" in turn["value"]:
+                parts.append({"type": "image", "image": Image.open(self.images / record["image"]).convert("RGB")})
+            parts.append({"type": "text", "text": turn["value"].replace("<image>", "").strip()})
+            turns.append({"role": "user" if turn["from"] == "human" else "assistant", "content": parts})
+        return turns
+
+
+class Timed(Trainer):  # type: ignore[misc]
+    """Notes each step's loss, unrounded."""
+
+    loss = 0.0
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Every batch is a step: gradients are not accumulated."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self.loss = float(loss)
+        return loss
+
+
+class Turns(TrainerCallback):  # type: ignore[misc]
+    """A clock for transformers."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.trainer: Any = None
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Waits for the first turn."""
+        self.clock.wait()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """A step has ended."""
+        self.clock.step(self.trainer.loss)
+
+
+def model_of(base: str, way: str, rank: int, dropout: float, seed: int) -> Any:
+    """The checkpoint, with what is trained in it."""
+    llava = LlavaForConditionalGeneration.from_pretrained(base, dtype=torch.float32).requires_grad_(False)
+    if way == "projector":
+        llava.model.multi_modal_projector.requires_grad_(True)
+        return llava
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=LANGUAGE_LINEARS,
+        modules_to_save=["multi_modal_projector"],
+    )  # fmt: skip
+    return get_peft_model(llava, config)
+
+
+def main() -> None:
+    """Trains in turns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--records", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--way", choices=["lora", "projector"], required=True)
+    parser.add_argument("--order", choices=["random", "sequential"], required=True)
+    for name in ("batch", "steps", "max_steps", "rank", "seed"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--dropout", type=float, required=True)
+    parser.add_argument("--lr", type=float, required=True)
+    options = parser.parse_args()
+    turns = Turns(Clock(options.steps))
+    arguments = TrainingArguments(
+        output_dir=str(options.records.parent / "theirs"), use_cpu=True, seed=options.seed,
+        per_device_train_batch_size=options.batch, max_steps=options.max_steps, learning_rate=options.lr,
+        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy=options.order,
+        dataloader_num_workers=1, dataloader_persistent_workers=True, remove_unused_columns=False,
+        save_strategy="no", logging_steps=10, report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = turns.trainer = Timed(
+        model=model_of(options.base, options.way, options.rank, options.dropout, options.seed), args=arguments,
+        train_dataset=json.loads(options.records.read_text(encoding="utf-8")),
+        data_collator=Collator(options.base, options.images), callbacks=[turns],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main()
