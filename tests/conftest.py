@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def composed_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a LLaVA-1.5 composed of the demo's CLIP and Llama, hardly trained: read only."""
     from tests.composed import compose_toy  # with the models' classes, which few tests need
 

@@ -13,7 +13,7 @@ from lavic.demo.products import describe
 from lavic.demo.questions import Shown, drawn, split_images, visual_questions
 from lavic.files import write_text
 
-SEEN = 1600  # images to train on: by CLIP all of them, by LLaVA the first
+SEEN = 1400  # images to train on: by CLIP all of them, by LLaVA the first
 IMAGES = {"train": 400, "val": 40, "test": 100}
 TEXTS = {"train": 80, "val": 8}  # conversations without an image
 TURNS = 3  # questions of a conversation

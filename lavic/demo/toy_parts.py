@@ -33,10 +33,10 @@ from lavic.model.chat_text import ChatText
 from lavic.model.templates import TEMPLATES
 
 SIDE, PATCH = 168, 28
-VISION_WIDTH, VISION_LAYERS, VISION_STEPS = 96, 3, 250
+VISION_WIDTH, VISION_LAYERS, VISION_STEPS = 96, 3, 220
 FITTED = 60  # images to which the patch embedding is fitted
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 128, 3, 4
-TEXT_STEPS, TEXT_BATCH = 150, 16
+TEXT_STEPS, TEXT_BATCH = 120, 16
 VOCABULARY = 600
 WORDS = (8, (SIDE // PATCH) ** 2)  # the fewest and the most words of a list
 CAPTIONS = 0.4  # share of the texts that describe, where the others talk

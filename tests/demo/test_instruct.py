@@ -80,8 +80,8 @@ def test_questions_go_with_what_the_image_shows_and_the_control_with_another(
     assert Counter(record["image"] for record in shuffled) == Counter(record["image"] for record in asked)
 
 
-def test_llama_reads_a_list_of_words_where_llava_has_its_image(composed: Path) -> None:
-    llama = composed.parent / "llama"
+def test_llama_reads_a_list_of_words_where_llava_has_its_image(composed_toy: Path) -> None:
+    llama = composed_toy.parent / "llama"
     tokenizer = AutoTokenizer.from_pretrained(llama)
     assert AutoModelForCausalLM.from_pretrained(llama).vocab_size >= len(tokenizer)
     chat, rng = ChatText(tokenizer, TEMPLATES["vicuna_v1"]), Random(0)
@@ -107,8 +107,8 @@ def test_llama_reads_a_list_of_words_where_llava_has_its_image(composed: Path) -
     assert kinds == {1, 3}
 
 
-def test_clip_is_loaded_by_its_own_class_and_tells_images_apart(composed: Path) -> None:
-    tower = CLIPVisionModel.from_pretrained(composed.parent / "clip")
+def test_clip_is_loaded_by_its_own_class_and_tells_images_apart(composed_toy: Path) -> None:
+    tower = CLIPVisionModel.from_pretrained(composed_toy.parent / "clip")
     side = tower.config.image_size
     with torch.no_grad():
         one, other = tower(torch.stack([torch.ones(3, side, side), -torch.ones(3, side, side)])).pooler_output
@@ -166,14 +166,14 @@ def test_a_stage_that_has_not_learned_to_look_ends_the_demo() -> None:
             shown(show_validations, "First stage", [validation(0.3), validation(gain)])
 
 
-def test_plain_transformers_says_what_predict_says(composed: Path, data: Path, tmp_path: Path) -> None:
+def test_plain_transformers_says_what_predict_says(composed_toy: Path, data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "data")
-    shutil.copytree(composed, tmp_path / "exported")
+    shutil.copytree(composed_toy, tmp_path / "exported")
     output = tmp_path / "questions"
     run(
         [
             "predict", f"--config={ROOT}/configs/instruct.yaml", f"--config={ROOT}/configs/demo_instruct.yaml",
-            f"--model.init_args.base.name={composed}", "--model.init_args.projector=null",
+            f"--model.init_args.base.name={composed_toy}", "--model.init_args.projector=null",
             f"--data.init_args.questions={data / 'questions.json'}", f"--data.init_args.images_dir={data / 'Images'}",
             "--data.init_args.num_workers=0", f"--trainer.default_root_dir={output}", f"--logs_dir={output / 'logs'}",
         ],

@@ -26,20 +26,20 @@ def projector_of(llava: Llava) -> dict[str, Tensor]:
     return {name: p for name, p in llava.named_parameters() if ".multi_modal_projector." in name}
 
 
-def trained(composed: Path, folder: Path, parts: TrainableParts) -> Path:
+def trained(composed_toy: Path, folder: Path, parts: TrainableParts) -> Path:
     """An adapter's directory whose weights are random."""
-    model = place_adapters(base(composed), parts, str(composed), entry="patch")
+    model = place_adapters(base(composed_toy), parts, str(composed_toy), entry="patch")
     for number, parameter in enumerate(p for p in model.parameters() if p.requires_grad):
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
-    save_adapter(model, load_processor(str(composed)), folder, "card", task="instruction")
+    save_adapter(model, load_processor(str(composed_toy)), folder, "card", task="instruction")
     return folder
 
 
 ALIGNED = TrainableParts(vision="frozen", projector="full", language="frozen")
 
 
-def test_all_forms_give_the_same_projector_and_change_nothing_else(composed: Path, tmp_path: Path) -> None:
-    folder = trained(composed, tmp_path / "aligned", ALIGNED)
+def test_all_forms_give_the_same_projector_and_change_nothing_else(composed_toy: Path, tmp_path: Path) -> None:
+    folder = trained(composed_toy, tmp_path / "aligned", ALIGNED)
     weights = load_file(folder / FULL)
     assert len(weights) == 4
     llavas = {}
@@ -48,7 +48,7 @@ def test_all_forms_give_the_same_projector_and_change_nothing_else(composed: Pat
         llavas[f"model.mm_projector.{LAYERS[layer]}.{kind}"] = value
     torch.save(llavas, tmp_path / "mm_projector.bin")
     for path in (folder, folder / FULL, tmp_path / "mm_projector.bin"):
-        llava, before = base(composed), base(composed).state_dict()
+        llava, before = base(composed_toy), base(composed_toy).state_dict()
         start_from(llava, path)
         after = llava.state_dict()
         assert {name for name in after if not torch.equal(after[name], before[name])} == weights.keys()
@@ -60,11 +60,11 @@ class Code:
         return (Path.touch, (Path("run"),))
 
 
-def test_a_pickle_with_code_is_not_run(composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_with_code_is_not_run(composed_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model.mm_projector.0.weight": Code()}, "mm_projector.bin")
     with pytest.raises(UserError, match=r"mm_projector\.bin cannot be read") as error:
-        start_from(base(composed), Path("mm_projector.bin"))
+        start_from(base(composed_toy), Path("mm_projector.bin"))
     assert not Path("run").exists()
     assert "\n" not in str(error.value)
 
@@ -79,9 +79,9 @@ def test_a_pickle_with_code_is_not_run(composed: Path, tmp_path: Path, monkeypat
      ("lora", "no projector that was trained alone"), ("empty", "no projector that was trained alone")],
 )  # fmt: skip
 def test_anything_else_is_one_sentence_and_changes_nothing(
-    composed: Path, tmp_path: Path, name: str, said: str
+    composed_toy: Path, tmp_path: Path, name: str, said: str
 ) -> None:
-    weights = load_file(trained(composed, tmp_path / "aligned", ALIGNED) / FULL)
+    weights = load_file(trained(composed_toy, tmp_path / "aligned", ALIGNED) / FULL)
     whole, path = (tmp_path / "aligned" / FULL).read_bytes(), tmp_path / name
     bias = next(name for name in weights if name.endswith("linear_2.bias"))
     if name.startswith("cut"):
@@ -89,7 +89,7 @@ def test_anything_else_is_one_sentence_and_changes_nothing(
     elif name == "list.bin":
         torch.save(list(weights.values()), path)
     elif name == "lora":
-        trained(composed, path, TrainableParts(vision="frozen", projector="full", language="lora"))
+        trained(composed_toy, path, TrainableParts(vision="frozen", projector="full", language="lora"))
     elif name == "empty":
         path.mkdir()
     elif name.endswith(".safetensors"):
@@ -100,7 +100,7 @@ def test_anything_else_is_one_sentence_and_changes_nothing(
             "other": {**weights, "something": torch.zeros(3)},
         }[path.stem]
         save_file(changed, path)
-    llava = base(composed)
+    llava = base(composed_toy)
     before = {name: p.clone() for name, p in projector_of(llava).items()}
     with pytest.raises(UserError, match=said) as error:
         start_from(llava, path)

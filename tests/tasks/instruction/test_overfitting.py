@@ -12,7 +12,7 @@ from tests.training.command_line import ROOT, run
 
 @pytest.mark.slow
 def test_twenty_answers_are_learned_by_heart_and_by_looking(
-    composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    composed_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_talks, "SEEN", 20)
     monkeypatch.setattr(image_talks, "IMAGES", {"train": 20, "val": 2, "test": 2})
@@ -23,7 +23,7 @@ def test_twenty_answers_are_learned_by_heart_and_by_looking(
     others = [{**record, "image": name} for record, name in zip(records, names[1:] + names[:1], strict=True)]
     (shuffled := tmp_path / "shuffled.json").write_text(json.dumps(others))
     options = [
-        f"--config={ROOT}/configs/instruct.yaml", f"--model.init_args.base.name={composed}",
+        f"--config={ROOT}/configs/instruct.yaml", f"--model.init_args.base.name={composed_toy}",
         "--model.init_args.trainable=freeze_vision", "--model.init_args.lr=0.003", "--model.init_args.part_lr=null",
         "--model.init_args.max_new_tokens=64", f"--data.init_args.images_dir={tmp_path / 'data' / 'Images'}",
         f"--data.init_args.train_data={asked}", f"--data.init_args.val_data={asked}",
