@@ -69,9 +69,8 @@ def _poll(output: Path, ended: Event, results: Any) -> None:
                 except FileNotFoundError:
                     pass  # swapped away between the look-up and the opening
                 except Exception as error:
-                    if "No such file or directory" in str(error):  # likewise: safetensors opens it once more
-                        continue
-                    broken.append(f"{path.name}: {error}")
+                    if "No such file or directory" not in str(error):  # likewise: safetensors opens it once more
+                        broken.append(f"{path.name}: {error}")
     results.put((reads, broken))
 
 

@@ -23,12 +23,16 @@ class Supervised(Padded):
     labels: Tensor  # (B, T) int64; IGNORED where nothing is
 
 
-class TrainingBatch(Supervised):
-    """A micro-batch of a step plan; `Task` divides its loss by `step_targets`."""
+class OfAStep(TypedDict):
+    """What a step plan says of a micro-batch; `Task` divides its loss by `step_targets`."""
 
     step_targets: int  # supervised tokens of the whole optimizer step
     rows: tuple[int, ...]  # of the table of samples
     flop: NotRequired[float | None]  # set where MFU is logged
+
+
+class TrainingBatch(Supervised, OfAStep):
+    """A micro-batch to learn from."""
 
 
 class PromptBatch(Padded):

@@ -226,6 +226,8 @@ def _vision(
     class_token_only: bool,
     projected: int,
 ) -> Flop:
+    if not views:
+        return Flop()
     vision, linears, count = config.vision_config, vision_linears(config), _adapted(trainable, "vision")
     tokens = vision_tokens(config)
     whole_layers = vision.num_hidden_layers
@@ -285,13 +287,13 @@ def _language(
 def _language_layers(config: LlavaNextConfig, trainable: TrainableParts, tokens: int, keys: int) -> Flop:
     """All layers over `tokens` tokens that attend to `keys`; gradients to the embeddings where something needs them."""
     linears, count = language_linears(config), _adapted(trainable, "language")
-    flop = Flop()
     seen = trainable.vision != "frozen" or trainable.projector != "frozen"
-    into_embeddings = seen or trainable.language == "full"
-    for layer in range(config.text_config.num_hidden_layers):
-        flop += _attention(tokens, keys, linears["q_proj"].outputs)
+
+    def layer(into_layer: bool) -> Flop:
+        flop = _attention(tokens, keys, linears["q_proj"].outputs)
         for name in linears:
-            flop += count(
-                linears, name, tokens, layer > 0 or into_embeddings or name not in ("q_proj", "k_proj", "v_proj")
-            )
-    return flop
+            flop += count(linears, name, tokens, into_layer or name not in ("q_proj", "k_proj", "v_proj"))
+        return flop
+
+    later: int = config.text_config.num_hidden_layers - 1
+    return layer(seen or trainable.language == "full") + layer(True) * later

@@ -41,8 +41,8 @@ def talk(shown: Shown, rng: Random) -> list[Pair]:
     return [(f"{question[0].upper()}{question[1:]}?", answer) for question, answer in asked]
 
 
-def write_talks(folder: Path) -> None:
-    """Writes images, captions, conversations, and questions about held-out images.
+def write_talks(folder: Path) -> dict[str, list[Shown]]:
+    """Writes images, captions, conversations, and questions about held-out images; returns what `images` gives.
 
     `Images/`, `captions.json` and `captions_val.json` are for the first stage; `train.json` and `val.json` for the
     second, with conversations about no image among them; `questions.json` for `predict`, and `shuffled.json` asks the
@@ -53,7 +53,8 @@ def write_talks(folder: Path) -> None:
     """
     (folder / "Images").mkdir(parents=True, exist_ok=True)
     rng = Random("talks")
-    for split, some in images().items():
+    splits = images()
+    for split, some in splits.items():
         shown = some[: IMAGES[split]]
         for one in shown:
             drawn(*one).save(folder / "Images" / one[1].name, quality=90)
@@ -70,6 +71,7 @@ def write_talks(folder: Path) -> None:
         talks += [_read(f"text_{number}", rng.choice(shown), rng) for number in range(TEXTS[split])]
         rng.shuffle(talks)
         _write(folder / f"{split}.json", talks)
+    return splits
 
 
 def _captioned(shown: Shown, rng: Random) -> Record:

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from lavic.catalogue.images import open_image
-from lavic.demo.image_talks import ASKED, images, write_talks
+from lavic.demo.image_talks import ASKED, write_talks
 from lavic.demo.questions import drawn
 from lavic.demo.toy_parts import build_clip, build_llama
 from lavic.demo.training_runs import Run, fit, rows, validation_table, validations
@@ -51,10 +51,9 @@ def demonstrate(folder: Path, seed: int, passed_on: Sequence[str], run: Run, con
     for made in (composed, exported):  # of an earlier demo; neither command writes over a checkpoint
         shutil.rmtree(made, ignore_errors=True)
     console.print("\n[bold]Captions of drawn images, conversations about them, and some about none[/]")
-    write_talks(data)
+    seen = write_talks(data)["train"]
     console.print("\n[bold]A toy CLIP that has seen drawn images, and a toy Llama that has read texts[/]")
     transformers_logging.disable_progress_bar()
-    seen = images()["train"]
     build_clip(output / "clip", [drawn(*one) for one in seen], [image.look for _, image in seen], seed)
     build_llama(output / "llama", seen, seed)
     console.print("\n[bold]The two as one LLaVA, with a new projector between them[/]")

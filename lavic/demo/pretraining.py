@@ -32,6 +32,7 @@ from lavic.model.visual_tokens import Normalise, project
 
 Shown = tuple[Product, Photograph]
 
+FITTED = 60  # images to which a patch embedding is fitted
 TOWER_STEPS, TOWER_BATCH = 400, 48
 DESCRIBE_STEPS, CHOOSE_STEPS = 120, 380
 DESCRIBE_BATCH, NAME_BATCH = 16, 48
@@ -57,8 +58,17 @@ def embed_patches(
         return normalised
 
     with ThreadPoolExecutor(2) as pool, torch.no_grad():
-        fit_patch_embedding(convolution, torch.cat(list(pool.map(pixels, shown[:60]))))
+        fit_patch_embedding(convolution, torch.cat(list(pool.map(pixels, shown[:FITTED]))))
         return torch.stack([convolution(p).flatten(2).transpose(1, 2) for p in pool.map(pixels, shown)])
+
+
+@torch.no_grad()
+def embed_pixels(tower: CLIPVisionModel, pixels: Tensor) -> Tensor:
+    """Sets a tower's patch embedding, and applies it to P images: (P, 3, S, S), normalised, to (P, patches, width)."""
+    embedding = tower.embeddings.patch_embedding
+    fit_patch_embedding(embedding, pixels[:FITTED])
+    embedded: Tensor = embedding(pixels).flatten(2).transpose(1, 2)
+    return embedded
 
 
 @torch.no_grad()

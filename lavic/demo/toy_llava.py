@@ -10,7 +10,6 @@ from random import Random
 
 import torch
 from transformers import (
-    CLIPVisionConfig,
     LlamaTokenizer,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
@@ -30,6 +29,7 @@ from lavic.demo.pretraining import (
     train_tower,
 )
 from lavic.demo.products import ID_END, ID_PIECES, ID_START, Product, make_products
+from lavic.demo.toy_configs import clip_config, cut_options, text_options
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
 from lavic.model.processor import load_processor
 from lavic.model.text import TEMPLATES
@@ -72,11 +72,8 @@ IMAGES = 700
 
 def new_processor(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextProcessor:
     """The real checkpoint's processor, with the toy's patch size."""
-    image_processor = LlavaNextImageProcessor(
-        size={"shortest_edge": VIEW_SIZE}, crop_size={"height": VIEW_SIZE, "width": VIEW_SIZE}
-    )
     return LlavaNextProcessor(
-        image_processor=image_processor,
+        image_processor=LlavaNextImageProcessor(**cut_options(VIEW_SIZE)),
         tokenizer=tokenizer,
         patch_size=size.patch,
         vision_feature_select_strategy="default",
@@ -87,29 +84,11 @@ def new_processor(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextProcesso
 
 def new_model(tokenizer: LlamaTokenizer, size: ToySize) -> LlavaNextForConditionalGeneration:
     """An untrained model; its embedding matrix has at least `FREE_ROWS` rows that `tokenizer` leaves free."""
-    vision = CLIPVisionConfig(
-        hidden_size=size.vision_width,
-        intermediate_size=4 * size.vision_width,
-        num_hidden_layers=size.vision_layers,
-        num_attention_heads=max(1, size.vision_width // 32),
-        image_size=VIEW_SIZE,
-        patch_size=size.patch,
-        projection_dim=size.vision_width,
-    )
-    heads = max(2, size.text_width // 32)
+    vision = clip_config(VIEW_SIZE, size.patch, size.vision_width, size.vision_layers)
     text = MistralConfig(
-        vocab_size=-(-(len(tokenizer) + FREE_ROWS) // 64) * 64,
-        hidden_size=size.text_width,
-        intermediate_size=3 * size.text_width,
-        num_hidden_layers=size.text_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2,
-        max_position_embeddings=4096,
+        **text_options(tokenizer, size.text_width, size.text_layers, FREE_ROWS),
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # the real one's
         sliding_window=None,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
     config = LlavaNextConfig(
         vision_config=vision,

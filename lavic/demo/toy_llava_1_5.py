@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessor,
-    CLIPVisionConfig,
     LlamaTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -23,17 +22,17 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lavic.demo.pretraining import begin_language, fit_patch_embedding, optimizer_steps, run_tower
+from lavic.demo.pretraining import begin_language, embed_pixels, optimizer_steps, run_tower
 from lavic.demo.products import COLOURS, FORMS, PATTERNS, Look
+from lavic.demo.toy_configs import clip_config, cut_options, text_options
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
 from lavic.model.templates import TEMPLATES
 
 SIDE, PATCH = 168, 28
 VISION_WIDTH, VISION_LAYERS = 96, 3  # LLaVA reads the layer before the last
-TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 128, 3, 4
+TEXT_WIDTH, TEXT_LAYERS = 128, 3
 VOCABULARY = 600
 NAMING_STEPS, NAMING_BATCH = 200, 48
-FITTED = 60  # images to which the patch embedding is fitted
 
 BACKGROUND_WORDS = {"wood": "wooden", "grass": "grass", "stone": "stone", "sand": "sand", "slate": "slate"}
 
@@ -76,9 +75,7 @@ def learn_to_name(
         looks: P looks; the labels.
     """
     tower, language = llava.model.vision_tower, llava.model.language_model
-    fit_patch_embedding(tower.embeddings.patch_embedding, pixels[:FITTED])
-    with torch.no_grad():
-        patches = tower.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)  # (P, patches, width)
+    patches = embed_pixels(tower, pixels)
     kinds = [COLOURS, PATTERNS, FORMS, tuple(BACKGROUND_WORDS.values())]
     ids = [torch.tensor([tokenizer.convert_tokens_to_ids("▁" + word) for word in words]) for words in kinds]
     named = [(look.colour, look.pattern, look.form, BACKGROUND_WORDS[look.background]) for look in looks]
@@ -99,28 +96,8 @@ def learn_to_name(
 
 
 def _model(tokenizer: LlamaTokenizer) -> LlavaForConditionalGeneration:
-    vision = CLIPVisionConfig(
-        hidden_size=VISION_WIDTH,
-        intermediate_size=4 * VISION_WIDTH,
-        num_hidden_layers=VISION_LAYERS,
-        num_attention_heads=VISION_WIDTH // 32,
-        image_size=SIDE,
-        patch_size=PATCH,
-        projection_dim=VISION_WIDTH,
-    )
-    text = MistralConfig(
-        vocab_size=-(-len(tokenizer) // 64) * 64,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=3 * TEXT_WIDTH,
-        num_hidden_layers=TEXT_LAYERS,
-        num_attention_heads=TEXT_HEADS,
-        num_key_value_heads=TEXT_HEADS // 2,
-        max_position_embeddings=4096,
-        sliding_window=None,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    vision = clip_config(SIDE, PATCH, VISION_WIDTH, VISION_LAYERS)
+    text = MistralConfig(**text_options(tokenizer, TEXT_WIDTH, TEXT_LAYERS), sliding_window=None)
     image_token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     config = LlavaConfig(
         vision_config=vision,
@@ -132,9 +109,8 @@ def _model(tokenizer: LlamaTokenizer) -> LlavaForConditionalGeneration:
 
 
 def _processor(tokenizer: LlamaTokenizer) -> LlavaProcessor:
-    image_processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     return LlavaProcessor(
-        image_processor=image_processor,
+        image_processor=CLIPImageProcessor(**cut_options(SIDE)),
         tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",

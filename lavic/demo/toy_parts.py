@@ -14,7 +14,6 @@ from PIL import Image
 from torch import nn
 from transformers import (
     CLIPImageProcessor,
-    CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
     LlamaForCausalLM,
@@ -24,20 +23,26 @@ from transformers import (
 from lavic.batching.padding import IGNORED, pad_runs
 from lavic.catalogue.records import Turn
 from lavic.demo.image_talks import caption, talk
-from lavic.demo.pretraining import begin_language, fit_patch_embedding, optimizer_steps, train_tower
+from lavic.demo.pretraining import begin_language, embed_pixels, optimizer_steps, train_tower
 from lavic.demo.products import Look
 from lavic.demo.questions import Shown
-from lavic.demo.toy_llava_1_5 import BACKGROUND_WORDS
+from lavic.demo.toy_configs import clip_config, cut_options, text_options
+from lavic.demo.toy_llava_1_5 import (
+    BACKGROUND_WORDS,
+    PATCH,
+    SIDE,
+    TEXT_LAYERS,
+    TEXT_WIDTH,
+    VISION_LAYERS,
+    VISION_WIDTH,
+    VOCABULARY,
+)
 from lavic.demo.toy_tokenizer import IMAGE_TOKEN, train_tokenizer
 from lavic.model.chat_text import ChatText
 from lavic.model.templates import TEMPLATES
 
-SIDE, PATCH = 168, 28
-VISION_WIDTH, VISION_LAYERS, VISION_STEPS = 96, 3, 220
-FITTED = 60  # images to which the patch embedding is fitted
-TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 128, 3, 4
+VISION_STEPS = 220
 TEXT_STEPS, TEXT_BATCH = 120, 16
-VOCABULARY = 600
 WORDS = (8, (SIDE // PATCH) ** 2)  # the fewest and the most words of a list
 CAPTIONS = 0.4  # share of the texts that describe, where the others talk
 
@@ -51,25 +56,13 @@ def build_clip(folder: Path, images: Sequence[Image.Image], looks: Sequence[Look
         looks: what they show.
         seed: of its weights and of the order.
     """
-    processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
-    config = CLIPVisionConfig(
-        hidden_size=VISION_WIDTH,
-        intermediate_size=4 * VISION_WIDTH,
-        num_hidden_layers=VISION_LAYERS,
-        num_attention_heads=VISION_WIDTH // 32,
-        image_size=SIDE,
-        patch_size=PATCH,
-        projection_dim=VISION_WIDTH,
-    )
+    processor = CLIPImageProcessor(**cut_options(SIDE))
+    config = clip_config(SIDE, PATCH, VISION_WIDTH, VISION_LAYERS)
     pixels = processor(images=list(images), return_tensors="pt")["pixel_values"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tower = CLIPVisionModel(config)
-        embedding = tower.embeddings.patch_embedding
-        fit_patch_embedding(embedding, pixels[:FITTED])
-        with torch.no_grad():
-            patches = embedding(pixels).flatten(2).transpose(1, 2)
-        train_tower(tower, patches[:, None], looks, VISION_STEPS)
+        train_tower(tower, embed_pixels(tower, pixels)[:, None], looks, VISION_STEPS)
     tower.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -87,18 +80,7 @@ def build_llama(folder: Path, shown: Sequence[Shown], seed: int) -> None:
     """
     rng = Random(f"texts {seed}")
     tokenizer = train_tokenizer(_texts(shown, rng), max_tokens=VOCABULARY)
-    config = LlamaConfig(
-        vocab_size=-(-len(tokenizer) // 64) * 64,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=3 * TEXT_WIDTH,
-        num_hidden_layers=TEXT_LAYERS,
-        num_attention_heads=TEXT_HEADS,
-        num_key_value_heads=TEXT_HEADS // 2,
-        max_position_embeddings=4096,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = LlamaConfig(**text_options(tokenizer, TEXT_WIDTH, TEXT_LAYERS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         llama = LlamaForCausalLM(config)

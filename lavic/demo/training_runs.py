@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from lavic.files.json_entries import Entry, read_entries
+from lavic.runs.run_files import read_run
 
 NUMBERS = {
     "val_loss": "val_loss",
@@ -29,7 +30,7 @@ def fit(run: Run, *options: object) -> Path:
 
 def validations(run_folder: Path) -> list[dict[str, Any]]:
     """A run's validations, in their order."""
-    return [event for event in rows(run_folder / "metrics.jsonl") if event["event"] == "validation"]
+    return read_run(run_folder).of("validation")
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

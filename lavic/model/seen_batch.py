@@ -8,12 +8,12 @@ Shapes: B rows, T tokens, V views, S their side in pixels, N visual tokens, D th
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import NotRequired
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
-from lavic.batching.padding import Padded
+from lavic.batching.padding import OfAStep, Padded
 from lavic.model.generation import decode_greedily
 from lavic.model.image_entry import ImageReader
 from lavic.model.loading import Llava
@@ -22,23 +22,24 @@ from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import Normalise, fill_placeholders
 
 
-class SeenBatch(Padded):
-    """Texts, padded on the right where something is learned, else on the left; and their images."""
+class SeenImages(TypedDict):
+    """The images of a batch's texts, one after the other."""
 
-    labels: NotRequired[Tensor]  # (B, T) int64; none in prompts
     views: NotRequired[Tensor]  # (V, 3, S, S) uint8; none where all is text
     sizes: NotRequired[list[tuple[int, int]]]  # of the images before cutting, (width, height) in pixels
     image_tokens: NotRequired[int]  # how many stand for them
+
+
+class SeenBatch(Padded, SeenImages):
+    """Texts, padded on the right where something is learned, else on the left; and their images."""
+
+    labels: NotRequired[Tensor]  # (B, T) int64; none in prompts
     split: NotRequired[Split]  # of `prepare`, where there are labels
     order: NotRequired[Tensor | None]  # of `prepare`, where there are views
 
 
-class TaughtBatch(SeenBatch):
-    """A micro-batch of a step plan, as `lavic.batching.padding.TrainingBatch`."""
-
-    step_targets: int
-    rows: tuple[int, ...]
-    flop: NotRequired[float | None]
+class TaughtBatch(SeenBatch, OfAStep):
+    """A micro-batch to learn from."""
 
 
 def prepare(batch: SeenBatch, reader: ImageReader, speedups: Speedups) -> None:

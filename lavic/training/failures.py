@@ -40,12 +40,13 @@ def explain(error: BaseException, output_dir: Path) -> str | None:
     text = str(error)
     if "lavic.errors.UserError: " in text:  # a worker's, with the worker's traceback before it
         return text.strip().rpartition("lavic.errors.UserError: ")[2]
+    killed = ""
     if worker := WORKER.search(text):
-        signal = f" by {worker[2]}" if worker[2] else ""
-        return (
-            f"Data loader worker {worker[1].strip()} was killed{signal}, often for want of memory; lower"
-            f" data.init_args.num_workers or free memory, {GO_ON}."
-        )
+        killed = f"Data loader worker {worker[1].strip()} was killed{f' by {worker[2]}' if worker[2] else ''}"
+    elif isinstance(error, ConnectionResetError):  # the pipe to a worker; between processes it is a RuntimeError
+        killed = "Data loader workers were killed"
+    if killed:
+        return f"{killed}, often for want of memory; lower data.init_args.num_workers or free memory, {GO_ON}."
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text or "os error 28" in text:
         return f"The disk of {output_dir} is full ({text}); make room, {GO_ON}."
@@ -56,11 +57,6 @@ def explain(error: BaseException, output_dir: Path) -> str | None:
         return (
             "The GPU's memory is full; halve data.init_args.batch_size and double trainer.accumulate_grad_batches,"
             f" which trains the same, end other processes on it, or see what `python -m lavic plan` advises, {GO_ON}."
-        )
-    if isinstance(error, ConnectionResetError):  # the pipe to a worker; between processes it is a RuntimeError
-        return (
-            "Data loader workers were killed, often for want of memory; lower data.init_args.num_workers or free"
-            f" memory, {GO_ON}."
         )
     if LOST_PEER.search(text):
         return f"Another process of this run has failed and says why beside this line; mend that, {GO_ON}."

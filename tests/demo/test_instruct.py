@@ -212,6 +212,7 @@ def test_the_steps_are_commands_that_a_user_types(data: Path, tmp_path: Path, mo
             (made / ADAPTER).mkdir(parents=True)
             logs = tmp_path / "logs" / environment["LAVIC_RUN_ID"]
             logs.mkdir(parents=True, exist_ok=True)
+            (logs / "run.json").write_text('{"started": 0}')
             (logs / "metrics.jsonl").write_text(json.dumps(validation(0.3)) + "\n")
         elif words[1] == "predict":
             write_answers(output, {made.name: 0.9 if made.name == "questions" else 0.1})

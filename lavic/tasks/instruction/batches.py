@@ -1,7 +1,7 @@
 """Instruction tuning's data sets: a plan's micro-batches and prompts, made whole in the loader's workers."""
 
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,8 @@ from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.model.image_entry import ImageReader
-from lavic.model.seen_batch import SeenBatch, TaughtBatch
+from lavic.model.seen_batch import SeenBatch, SeenImages, TaughtBatch
 from lavic.tasks.instruction.table import RecordTable
-
-
-class ImagesOfRows(TypedDict):
-    """The images of a batch's rows, one row's after another's."""
-
-    sizes: list[tuple[int, int]]  # before cutting, (width, height) in pixels
-    image_tokens: int
-    views: NotRequired[Tensor]  # (V, 3, side, side) uint8; none where all is text
 
 
 class RecordBatch(TaughtBatch):
@@ -51,9 +43,9 @@ class Images:
         tokenizer = reader.processor.tokenizer
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
-    def images(self, rows: list[dict[str, Any]]) -> ImagesOfRows:
+    def images(self, rows: list[dict[str, Any]]) -> SeenImages:
         """The images that rows name in `images`, of `sizes` and `image_tokens`."""
-        found: ImagesOfRows = {
+        found: SeenImages = {
             "sizes": [size for row in rows for size in row["sizes"]],
             "image_tokens": sum(sum(row["image_tokens"]) for row in rows),
         }

@@ -101,9 +101,10 @@ class QuestionEncoder:
         ghost: bool = False,
     ) -> SeenBatch:
         """A batch: with answers padded on the right and with `labels`, without them on the left, to generate from."""
-        sizes = [None] * len(questions) if images is None else [image.size for image in images]
+        sizes = [image.size for image in images or ()]
+        shown: Sequence[tuple[int, int] | None] = sizes or [None] * len(questions)
         encoded = [
-            self.encode(question, size, answers, description) for question, size in zip(questions, sizes, strict=True)
+            self.encode(question, size, answers, description) for question, size in zip(questions, shown, strict=True)
         ]
         sequences = [ids for ids, _ in encoded]
         starts = [start for _, start in encoded]
@@ -111,8 +112,8 @@ class QuestionEncoder:
         batch: SeenBatch = {**padded}
         if images is not None:
             batch["views"] = torch.cat([self.reader.cut(image) for image in images])
-            batch["sizes"] = [image.size for image in images]
-            batch["image_tokens"] = sum(self.reader.count(*image.size) for image in images)
+            batch["sizes"] = sizes
+            batch["image_tokens"] = sum(self.reader.count(*size) for size in sizes)
         return batch
 
     def _encode(
