@@ -17,7 +17,7 @@ from benchmarks.workload import padded, placeholder_ids, prefix_ids, token_ids
 from lavic.cost.default_config import default_config
 from lavic.model.loading import build_on_meta
 from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import IGNORED, FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import IGNORED, FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from lavic.model.visual_tokens import cls_tokens, project
 
@@ -52,7 +52,7 @@ def stage_1(speedups: Speedups) -> Counter[str]:
     with Operations() as operations:
         visual = project(llava, cls_tokens(llava, pixels))
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        loss = target_loss(llava, *prompt, visual, places, prefix=prefix, split=split)
+        loss = shared_prefix_loss(llava, *prompt, visual, places, prefix=prefix, split=split)
         torch.autograd.backward(loss)
     counts: Counter[str] = operations.counts
     return counts
@@ -74,7 +74,7 @@ def stage_2(speedups: Speedups, tokens: int = 500) -> Counter[str]:
     with Operations() as operations:
         with torch.no_grad():
             visual = project(llava, cls)
-        torch.autograd.backward(target_loss(llava, ids, mask, labels, visual, places, split=split))
+        torch.autograd.backward(shared_prefix_loss(llava, ids, mask, labels, visual, places, split=split))
     counts: Counter[str] = operations.counts
     return counts
 

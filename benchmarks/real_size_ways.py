@@ -19,7 +19,7 @@ from lavic.cost.images import most_views
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing
 from lavic.model.generation import decode_greedily
 from lavic.model.parts import Lora, TrainableParts
-from lavic.model.prefix_reuse import IGNORED, FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import IGNORED, FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 
@@ -115,7 +115,7 @@ def _stage_1(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way, 
     def ours() -> Tensor:
         visual = project(llava, cls_tokens(llava, normalise(batch["views"], llava.dtype)))
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        loss = target_loss(llava, *prompt, visual, places, prefix=prefix, split=batch["split"])
+        loss = shared_prefix_loss(llava, *prompt, visual, places, prefix=prefix, split=batch["split"])
         shared: Tensor = loss / batch["targets"]
         return shared
 
@@ -140,7 +140,7 @@ def _stage_2(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way, 
     def ours() -> Tensor:
         with torch.no_grad():
             visual = project(llava, cls)
-        return target_loss(llava, ids, mask, labels, visual, places, split=split) / (rows * ANSWER)
+        return shared_prefix_loss(llava, ids, mask, labels, visual, places, split=split) / (rows * ANSWER)
 
     return plain, ours
 
@@ -168,7 +168,7 @@ def _instruct(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way,
 
     def ours() -> Tensor:
         visual = _patches(llava, normalise(views, llava.dtype), sizes)
-        return target_loss(llava, ids, mask, labels, visual, [image_token], split=split) / (rows * targets)
+        return shared_prefix_loss(llava, ids, mask, labels, visual, [image_token], split=split) / (rows * targets)
 
     return plain, ours
 

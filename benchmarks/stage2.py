@@ -38,8 +38,7 @@ from lavic.model.adapters.fused_lora import fuse_lora
 from lavic.model.adapters.stacking import stack_adapters
 from lavic.model.loss import target_loss
 from lavic.model.parts import Lora, TrainableParts, unwrap
-from lavic.model.prefix_reuse import split_batch
-from lavic.model.prefix_reuse import target_loss as fast_target_loss
+from lavic.model.prefix_reuse import shared_prefix_loss, split_batch
 from lavic.model.scoring import PromptState
 from lavic.model.speedups import PLAIN
 from lavic.model.views import cut_views, restrict_grid
@@ -205,7 +204,7 @@ def measure_floor(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, 
     nothing = torch.empty(0, config.text_config.hidden_size)
 
     def step() -> Tensor:
-        loss = fast_target_loss(inner, *prompt, nothing, PLACEHOLDERS, split=split)
+        loss = shared_prefix_loss(inner, *prompt, nothing, PLACEHOLDERS, split=split)
         torch.autograd.backward(loss)
         return loss.detach()
 

@@ -31,7 +31,7 @@ from benchmarks.workload import (
 )
 from lavic.cost.counting import Sample, step_flop
 from lavic.model.parts import TrainableParts
-from lavic.model.prefix_reuse import FrozenPrefix, target_loss
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 
@@ -93,7 +93,7 @@ class Ours:
         loader: Any = DataLoader(batches, batch_size=None, num_workers=self.workers)
         for batch in loader:
             visual = project(self.llava, cls_tokens(self.llava, self.normalise(batch["views"], self.llava.dtype)))
-            loss = target_loss(
+            loss = shared_prefix_loss(
                 self.llava, batch["input_ids"], batch["attention_mask"], batch["labels"], visual,
                 placeholder_ids(self.llava.config), prefix=self.prefix, split=batch["split"],
             ) / batch["targets"]  # fmt: skip

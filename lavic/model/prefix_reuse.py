@@ -154,7 +154,7 @@ class FrozenPrefix:
         return self._kept
 
 
-def target_loss(
+def shared_prefix_loss(
     llava: LlavaNextForConditionalGeneration,
     input_ids: Tensor,
     attention_mask: Tensor,

@@ -17,7 +17,7 @@ from lavic.batching.padding import OfAStep, Padded
 from lavic.model.generation import decode_greedily
 from lavic.model.image_entry import ImageReader
 from lavic.model.loading import Llava
-from lavic.model.prefix_reuse import Split, split_batch, target_loss
+from lavic.model.prefix_reuse import Split, shared_prefix_loss, split_batch
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import Normalise, fill_placeholders
 
@@ -78,7 +78,7 @@ def visual_tokens(
 def loss_sum(llava: Llava, reader: ImageReader, batch: SeenBatch, visual_tokens: Tensor) -> Tensor:
     """The sum of the supervised tokens' losses, in nats, after `prepare`; a float32 scalar."""
     prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-    return target_loss(llava, *prompt, visual_tokens, [reader.image_token_id], split=batch["split"])
+    return shared_prefix_loss(llava, *prompt, visual_tokens, [reader.image_token_id], split=batch["split"])
 
 
 def answers(

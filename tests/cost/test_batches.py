@@ -10,7 +10,7 @@ from transformers import LlavaNextForConditionalGeneration
 
 from lavic.cost.batches import batch_flop, samples_of, seen_batch_flop
 from lavic.model.parts import Lora, Mode, TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.seen_batch import SeenBatch
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import PLACEHOLDERS, PREFIX, VOCABULARY, images, ragged_batch, toy_llava, visual_tokens
@@ -30,7 +30,7 @@ def test_a_ragged_batch_costs_what_its_rows_do(speedups: Speedups) -> None:
             row = {name: rows[None, number, mask.bool()] for name, rows in batch.items()}
             split = split_batch(**row, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids, speedups=speedups)
             visual = visual_tokens(llava, images(1, torch.float32))
-            loss = target_loss(
+            loss = shared_prefix_loss(
                 llava, **row, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
             )
             torch.autograd.backward(loss)
@@ -87,7 +87,7 @@ def test_a_batch_of_patch_tokens_costs_what_its_rows_do(parts: tuple[Mode, Mode,
             states = llava.model.vision_tower(next(shown), output_hidden_states=True).hidden_states[-2]
             visual = llava.model.multi_modal_projector(states[:, 1:]).flatten(0, 1)
             split = split_batch(**row_of, placeholder_ids=[IMAGE], speedups=speedups)
-            loss = target_loss(llava, **row_of, visual_tokens=visual, placeholder_ids=[IMAGE], split=split)
+            loss = shared_prefix_loss(llava, **row_of, visual_tokens=visual, placeholder_ids=[IMAGE], split=split)
             torch.autograd.backward(loss)
     counted = seen_batch_flop(llava.config, trainable, cast(SeenBatch, batch), speedups)
     assert counted == pytest.approx(counter.get_total_flops(), rel=1e-6)

@@ -11,7 +11,7 @@ from lavic.cost.counting import Flop, Sample, parameters, step_flop, trainable_p
 from lavic.cost.default_config import default_config
 from lavic.model.loading import AnyLlavaConfig, build_on_meta
 from lavic.model.parts import TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import Batch
 
@@ -49,7 +49,7 @@ def measured(config: LlavaNextConfig, sample: Sample, speedups: Speedups) -> dic
         visual = llava.model.multi_modal_projector(cls)
         vision_forward = float(counter.get_total_flops())
         leaf = visual.detach().requires_grad_()
-        loss = target_loss(
+        loss = shared_prefix_loss(
             llava, **one, visual_tokens=leaf, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split.to("meta")
         )
         forward = float(counter.get_total_flops())

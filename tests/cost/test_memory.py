@@ -15,7 +15,7 @@ from lavic.model.activation_checkpointing import (
 )
 from lavic.model.loading import build_on_meta
 from lavic.model.parts import TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.speedups import Speedups, speed_up
 from tests.cost.live_bytes import LiveBytes, onto_fake_device
 from tests.cost.test_counting import PLACEHOLDERS, batch
@@ -46,7 +46,7 @@ def measured(config: LlavaNextConfig, samples: int, how: Checkpointing) -> tuple
             cls = llava.model.vision_tower(pixels).last_hidden_state[:, 0]
             visual = llava.model.multi_modal_projector(cls)
             vision = live.now
-            loss = target_loss(
+            loss = shared_prefix_loss(
                 llava, **one, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
             )
             language = live.now - vision

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lavic.model.loading import BaseModel, load_llava
-from lavic.model.prefix_reuse import target_loss
+from lavic.model.prefix_reuse import shared_prefix_loss
 from tests.model.toy import ragged_batch
 
 pytest.importorskip("bitsandbytes")
@@ -25,7 +25,7 @@ def test_nf4_s_loss_is_within_two_percent_of_bf16_s(tiny: Path) -> None:
         width = llava.config.text_config.hidden_size
         generator = torch.Generator().manual_seed(1)
         visual = torch.randn(15, width, generator=generator).bfloat16().requires_grad_()
-        loss = target_loss(llava, **batch, visual_tokens=visual, placeholder_ids=placeholders)
+        loss = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=placeholders)
         loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         assert visual.grad is not None
         assert visual.grad.abs().sum() > 0

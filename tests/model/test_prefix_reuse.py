@@ -10,8 +10,8 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkp
 from lavic.model.prefix_reuse import (
     FrozenPrefix,
     chunked_cross_entropy,
+    shared_prefix_loss,
     split_batch,
-    target_loss,
 )
 from lavic.model.speedups import Speedups
 from tests.model.toy import (
@@ -37,7 +37,7 @@ def fast_loss(
     llava: LlavaNextForConditionalGeneration, batch: Batch, visual: Tensor, speedups: Speedups | None = None
 ) -> Tensor:
     split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
-    return target_loss(
+    return shared_prefix_loss(
         llava,
         **batch,
         visual_tokens=visual,
@@ -103,7 +103,7 @@ def test_reuses_as_much_of_the_prefix_as_the_batch_starts_with(prefix: list[int]
 def test_without_a_split_it_makes_its_own() -> None:
     llava = toy_llava().double()
     batch, visual = ragged_batch(), visual_tokens(llava, images(3))
-    ours = target_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS)
+    ours = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS)
     assert_same(llava, ours, plain_loss(llava, batch, visual))
 
 
@@ -157,7 +157,7 @@ def test_the_prefix_is_computed_once_and_outlives_inference_mode() -> None:
 
     def loss() -> Tensor:
         visual = visual_tokens(llava, images(3))
-        return target_loss(
+        return shared_prefix_loss(
             llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
         )
 
@@ -177,7 +177,9 @@ def test_a_prefix_made_in_inference_mode_can_be_trained_against() -> None:
         prefix.keys_values(llava)
     split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
     visual = visual_tokens(llava, images(2))
-    ours = target_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split)
+    ours = shared_prefix_loss(
+        llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+    )
     assert_same(llava, ours, plain_loss(llava, batch, visual))
 
 

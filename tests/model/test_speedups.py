@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import (
     PLACEHOLDERS,
@@ -44,7 +44,7 @@ def run(speedups: Speedups) -> tuple[Tensor, dict[str, Tensor]]:
     llava = toy_llava().double()
     speed_up(llava, speedups)
     batch = ragged_batch()
-    loss = target_loss(
+    loss = shared_prefix_loss(
         llava,
         **batch,
         visual_tokens=visual_tokens(llava, images(3)),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.speedups import Speedups, speed_up
 from tests.model.toy import (
     PLACEHOLDERS,
@@ -32,7 +32,7 @@ def test_a_step_on_a_gpu_waits_for_nothing() -> None:
 
     def step() -> None:
         visual = visual_tokens(llava, pixels)
-        loss = target_loss(
+        loss = shared_prefix_loss(
             llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
         )
         loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types

@@ -18,7 +18,7 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
 from lavic.model.parts import TrainableParts, place_adapters
-from lavic.model.prefix_reuse import FrozenPrefix, split_batch, target_loss
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.processor import placeholder_ids
 from lavic.model.speedups import Speedups
 from lavic.model.text import constant_start
@@ -129,7 +129,7 @@ class Distillation(Task):
     def token_loss(self, batch: DescribedBatch, visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's target-token losses, in nats."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        return target_loss(
+        return shared_prefix_loss(
             self.llava, *prompt, visual_tokens, self.placeholder_ids, prefix=self.prefix, split=batch["split"]
         )
 

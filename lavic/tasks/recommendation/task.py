@@ -20,7 +20,7 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.stacking import RECOMMENDATION, stack_adapters
 from lavic.model.loading import BaseModel
 from lavic.model.parts import Lora, TrainableParts
-from lavic.model.prefix_reuse import split_batch, target_loss
+from lavic.model.prefix_reuse import shared_prefix_loss, split_batch
 from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
 from lavic.model.speedups import PLAIN, Speedups
@@ -150,7 +150,7 @@ class Recommendation(Task):
         """Of the targets' IDs."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
         visual_tokens = self.visual_tokens(batch["cls_tokens"])
-        return target_loss(self.llava, *prompt, visual_tokens, self.placeholder_ids, split=batch["split"])
+        return shared_prefix_loss(self.llava, *prompt, visual_tokens, self.placeholder_ids, split=batch["split"])
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Finds a training batch's image tokens and targets while it is on the host, so that no step waits."""
