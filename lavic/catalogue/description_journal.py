@@ -4,8 +4,10 @@ Each process appends a line for every image to a journal of its own and never wr
 batch at most. Whoever finds that all journals together cover the file writes the new one.
 """
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,19 @@ class Journal:
     def close(self) -> None:
         """Closes the file."""
         self._lines.close()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One process at a time, where the file system has locks: several may find that all is described."""
+        with (self.folder / "turn").open("a") as file:
+            with suppress(OSError):
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            yield
+
+    def is_in(self, output: Path, since: float) -> bool:
+        """Whether another process has written `output`, with all lines in it, after `since` (seconds of the epoch)."""
+        written = output.stat().st_mtime if output.exists() else 0.0
+        return written > max([since, *(path.stat().st_mtime for path in self.folder.glob("described-*.jsonl"))])
 
 
 def write_described(metadata: Path, output: Path, said: Mapping[str, Said]) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -66,6 +67,7 @@ def describe(
     output = output or metadata.with_name(f"{metadata.name.split('.')[0]}_described{_suffix(metadata)}")
     if output.exists() and output.samefile(metadata):
         raise UserError(f"The output {output} is the metadata file itself; give another path.")
+    started = time.time()
     shard, shards, local = _place()
     prompter = Prompter(load_processor(base.name, "anyres"), prompt)
     asked = json.dumps([base.name, base.dtype, base.quantization, prompt, max_new_tokens])
@@ -87,7 +89,11 @@ def describe(
         )
         _run(iter(loader), len(waiting), describer, journal.open(), batch_size)
         journal.close()
-    _finish(metadata, output, journal, all_images)
+    with journal.turn():
+        if journal.is_in(output, since=started):
+            log.info("Another process has written %s.", output)
+        else:
+            _finish(metadata, output, journal, all_images)
 
 
 def _run(seen: Iterator[Any], count: int, describer: Describer, journal: Journal, batch_size: int) -> None:

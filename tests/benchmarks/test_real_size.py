@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from benchmarks import real_size
+from benchmarks.real_size_row import _parts
 from benchmarks.real_size_ways import Profile, ways
 from benchmarks.workload import build, random_llava, toy_config
+from lavic.cost.gpus import named_gpu
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -46,7 +48,16 @@ def test_a_profile_gives_a_row(profile: Profile, monkeypatch: pytest.MonkeyPatch
     )
     if profile.task == "describe":
         assert row["prefill s"] > 0
-        assert row["prefill s"] + row["decode s"] == pytest.approx(1 / row["samples/s"], rel=0.2)
+
+
+def test_what_is_not_prefill_is_decoding() -> None:
+    row, gpu = Profile("describe", "bf16", 2, tokens=3), named_gpu("H100 SXM")
+    parts = _parts(toy_config(), row, prefill=0.25, whole=1.0, gpu=gpu)
+    assert (parts["prefill s"], parts["decode s"]) == (0.25, 0.75)
+    slower = _parts(toy_config(), row, prefill=0.5, whole=1.0, gpu=gpu)
+    assert (slower["prefill s"], slower["decode s"]) == (0.5, 0.5)
+    assert parts["MFU"] >= slower["MFU"]
+    assert _parts(toy_config(), row, prefill=1.1, whole=1.0, gpu=None)["decode s"] == 0  # each is timed by itself
 
 
 @pytest.mark.parametrize("task", ["stage 1", "stage 2", "instruct"])

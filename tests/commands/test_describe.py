@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lavic.catalogue.description_journal import Journal
 from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.commands import describe
 from lavic.errors import UserError
@@ -111,6 +114,29 @@ def test_processes_share_the_images_and_the_last_writes(
             describe.main(arguments(shop, tiny))
     assert set(journal(shop).values()) == {1}
     assert (shop / "items_described.json").read_text() == (shop / "alone.json").read_text()
+
+
+def test_two_that_end_together_write_and_say_it_once(
+    shop: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    turn = Journal.turn
+
+    @contextmanager
+    def late(journal: Journal) -> Iterator[None]:
+        """The first to end is overtaken: the second ends, and writes, before it has its turn."""
+        if os.environ["RANK"] == "0":
+            monkeypatch.setenv("RANK", "1")
+            describe.main(arguments(shop, tiny))
+        with turn(journal):
+            yield
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(Journal, "turn", late)
+    describe.main(arguments(shop, tiny))
+    assert capsys.readouterr().out.count("13 images described") == 1
+    describe.main(arguments(shop, tiny))  # a later call says again what there is
+    assert capsys.readouterr().out.count("13 images described") == 1
 
 
 @pytest.mark.slow
