@@ -7,23 +7,27 @@ import os
 import random
 import re
 import shlex
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+import crawl.__main__
+import lavic.__main__
 from lavic.catalogue.item2meta import item_of_image
 from lavic.demo.catalogue import sample_products, write_images
 from lavic.demo.conversations import converse
 from lavic.demo.image_server import ImageServer
 from lavic.demo.products import Product
 from lavic.demo.toy_llava import tiny_checkpoint
+from tests.training.command_line import FORK
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/own_catalogue.md").read_text(encoding="utf-8")
+FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 TOY = ["--trainer.accelerator=cpu", "--data.init_args.num_workers=0", "--data.init_args.batch_size=4"]
 MORE = {  # what the toy needs beside each command of the page
     "crawl": ["--backoff=0.05"],
@@ -75,6 +79,29 @@ def write_shop(folder: Path, address: str) -> list[Product]:
     return products
 
 
+def run(command: str, words: list[str], folder: Path, typed: str) -> str:
+    """`python -m WORDS...` in a folder, as a forked process, which has the libraries already; its standard output."""
+    (folder / "stdin").write_text(typed)
+    module = crawl.__main__ if words[0] == "crawl" else lavic.__main__
+
+    def child() -> None:
+        os.chdir(folder)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        for number, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", FRESH), (2, "stderr", FRESH)):
+            os.dup2(os.open(name, mode), number)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+        sys.argv = words
+        torch.set_num_threads(1)
+        sys.exit(module.main())
+
+    process = FORK.Process(target=child)
+    process.start()
+    process.join(300)
+    said = (folder / "stdout").read_text()
+    assert process.exitcode == 0, f"{command}\n{said[-2000:]}\n{(folder / 'stderr').read_text()[-2000:]}"
+    return said
+
+
 @pytest.mark.slow
 def test_the_page_leads_from_a_table_to_the_assistant(tmp_path: Path, server: str) -> None:
     products = write_shop(tmp_path, server)
@@ -92,13 +119,7 @@ def test_the_page_leads_from_a_table_to_the_assistant(tmp_path: Path, server: st
         assert words[:2] == ["python", "-m"]
         name = words[2] if words[2] == "crawl" else words[3]
         more = [*MORE.get(name, []), *(["--allow-host", server] if name == "crawl" else [])]
-        done = subprocess.run(
-            [sys.executable, *words[1:], *more],
-            cwd=tmp_path, input="".join(shlex.split(given)[1:]), capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        answer = done.stdout
+        answer = run(command, [*words[2:], *more], tmp_path, "".join(shlex.split(given)[1:]))
     described = json.loads((tmp_path / "data/shop/item2meta_train_described.json").read_text())
     valid = (tmp_path / "data/shop/item2meta_valid_described.jsonl").read_text().splitlines()
     texts = [meta.get("image_descriptions_llava_cleaned") for meta in described.values()]

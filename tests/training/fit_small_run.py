@@ -37,9 +37,14 @@ def fit(output: Path, seconds: float, validation_seconds: float, raising_rank: i
         trainer(output, callbacks, **options).fit(SmallTask(fail=pause), ckpt_path=last, weights_only=True)
 
 
-if __name__ == "__main__":
-    given = dict(argument.split("=") for argument in sys.argv[2:])
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    given = dict(argument.split("=") for argument in arguments[1:])
     numbers = {"seconds": 0.0, "validation_seconds": 0.0, "raising_rank": -1}
     numbers |= {name: float(given.pop(name)) for name in list(numbers) if name in given}
     options = {name: json.loads(value) for name, value in given.items()}
-    fit(Path(sys.argv[1]), **numbers, **options)  # type: ignore[arg-type]
+    fit(Path(arguments[0]), **numbers, **options)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

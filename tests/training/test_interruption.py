@@ -13,13 +13,39 @@ import torch
 
 from lavic.runs.run_files import find_run
 from lavic.training.resuming import LAST
+from tests.training import fit_small_run
+from tests.training.command_line import FORK, Started
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(output: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+def start(output: Path, *options: str) -> subprocess.Popen[bytes]:
+    """The small run as Lightning starts several processes: each by its own command."""
     command = [sys.executable, "-m", "tests.training.fit_small_run", str(output), *options]
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def fork(output: Path, *options: str, **environment: str) -> Started:
+    """The small run as one process, which has the libraries already."""
+
+    def run() -> None:
+        os.environ.update(environment)
+        torch.set_num_threads(1)
+        fit_small_run.main([str(output), *options])
+
+    process = FORK.Process(target=run)
+    process.start()
+    return process
+
+
+def send(process: Started, signum: int) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signum)
+
+
+def status_of(process: Started, seconds: float = 60) -> int | None:
+    process.join(seconds)
+    return process.exitcode
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:
@@ -39,22 +65,22 @@ def saved_step(output: Path) -> int:
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_running_step_and_stops(tmp_path: Path, signum: int, status: int) -> None:
-    process = start(tmp_path, "seconds=0.2")
+    process = fork(tmp_path, "seconds=0.2")
     wait_for(tmp_path / "losses.jsonl")
-    process.send_signal(signum)
-    assert process.wait(30) == status
+    send(process, signum)
+    assert status_of(process) == status
     assert saved_step(tmp_path) == steps(tmp_path)[-1] + 1  # nothing that was computed is lost
     assert find_run(tmp_path / "logs").status() == "interrupted"
 
 
 def test_a_signal_amid_a_validation_stops_there_and_the_validation_is_done_again(tmp_path: Path) -> None:
-    process = start(tmp_path, "validation_seconds=0.4", "max_epochs=1", "num_sanity_val_steps=0")
+    process = fork(tmp_path, "validation_seconds=0.4", "max_epochs=1", "num_sanity_val_steps=0")
     wait_for(tmp_path / LAST)
     while saved_step(tmp_path) < 6:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 143
-    assert start(tmp_path, "max_epochs=1").wait(60) == 0
+    send(process, signal.SIGTERM)
+    assert status_of(process) == 143
+    assert status_of(fork(tmp_path, "max_epochs=1")) == 0
     assert find_run(tmp_path / "logs").last("validation")["step"] == 6
 
 
@@ -64,10 +90,10 @@ def test_slurms_warning_saves_and_queues_the_job_again(tmp_path: Path) -> None:
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     scontrol.chmod(0o755)
     path = f"{scontrol.parent}:{os.environ['PATH']}"
-    process = start(tmp_path, "seconds=0.2", SLURM_JOB_ID="4711", PATH=path)
+    process = fork(tmp_path, "seconds=0.2", SLURM_JOB_ID="4711", PATH=path)
     wait_for(tmp_path / "losses.jsonl")
-    process.send_signal(signal.SIGUSR1)
-    assert process.wait(30) == 128 + signal.SIGUSR1
+    send(process, signal.SIGUSR1)
+    assert status_of(process) == 128 + signal.SIGUSR1
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     assert (tmp_path / LAST).exists()
 
