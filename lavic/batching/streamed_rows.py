@@ -50,7 +50,10 @@ class StreamedRows:
         return {**self.__dict__, "_reader": None}
 
     def __len__(self) -> int:
-        return len(self.column("start"))
+        with pa.OSFile(str(self.index)) as file:
+            reader = pa.ipc.open_file(file)
+            last = reader.num_record_batches - 1
+            return last * ROWS + reader.get_batch(last).num_rows if last >= 0 else 0
 
     def row(self, number: int) -> tuple[dict[str, Any], Any]:
         """A row's cells by column, and its entry's value. Raises UserError where the JSON file has changed."""
@@ -70,7 +73,8 @@ class StreamedRows:
         with pa.OSFile(str(self.index)) as file:
             reader = pa.ipc.open_file(file, options=options)
             for number in range(reader.num_record_batches):
-                yield reader.get_batch(number)[name]
+                read = reader.get_batch(number)[name]
+                yield pa.concat_arrays([read, read[:0]])  # a copy: what was read holds all columns in memory
 
     def _schema(self) -> pa.Schema:
         with pa.OSFile(str(self.index)) as file:

@@ -114,6 +114,9 @@ class RecordStream(RecordTable):
         """One of the columns of `SHARED`."""
         return self.streamed.column(name)
 
+    def __len__(self) -> int:
+        return len(self.streamed)
+
     def row(self, index: int) -> dict[str, Any]:
         """As of a table."""
         cells, value = self.streamed.row(index)

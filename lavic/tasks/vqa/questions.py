@@ -162,6 +162,9 @@ class QuestionStream(QuestionTable):
         """One column of the index."""
         return self.streamed.column(name)
 
+    def __len__(self) -> int:
+        return len(self.streamed)
+
     def chunks(self, name: str) -> Iterable[pa.Array]:
         """One column, a batch of the index at a time."""
         return self.streamed.chunks(name)
