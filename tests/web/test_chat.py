@@ -1,6 +1,8 @@
 """The chat's tab over real HTTP, on a tiny LLaVA with a chat template."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,20 @@ def test_what_is_missing_or_broken_gets_its_message(url: str, tmp_path: Path) ->
     assert last_words(ask(url, " ", drawn(tmp_path, "red"))) == NO_PROMPT
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     assert "cannot be used" in last_words(ask(url, "What is it?", tmp_path / "broken.jpg"))
+    Image.new("1", (20_000, 10_001)).save(tmp_path / "huge.png")  # 200 megapixels in 30 KB
+    assert "cannot be used (image too large" in last_words(ask(url, "What is it?", tmp_path / "huge.png"))
+
+
+def test_twenty_at_once_are_all_answered(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "Sampling", partial(Sampling, max_new_tokens=6))
+    image = drawn(tmp_path, "red")
+    alone = last_words(ask(url, "What is number 3?", image))
+    with ThreadPoolExecutor(20) as pool:
+        told = list(pool.map(lambda n: ask(url, f"What is number {n}?", image), range(20)))
+    assert [len(conversation) for conversation in told] == [len(told[0])] * 20
+    assert all(conversation[-1]["role"] == "assistant" for conversation in told)
+    assert all(f"number {n}?" in str(conversation) for n, conversation in enumerate(told))
+    assert last_words(told[3]) == alone  # each has the answer to its own question
 
 
 def test_the_command_listens_on_this_machine_alone_and_shares_nothing(

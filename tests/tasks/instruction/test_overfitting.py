@@ -7,7 +7,7 @@ import pytest
 
 from lavic.demo import image_talks
 from lavic.demo.image_talks import write_talks
-from tests.training.command_line import ROOT, run
+from tests.training.command_line import ROOT, run, validation
 
 
 @pytest.mark.slow
@@ -33,6 +33,7 @@ def test_twenty_answers_are_learned_by_heart_and_by_looking(
     ]  # fmt: skip
     lasting = ["--trainer.max_epochs=35", "--trainer.check_val_every_n_epoch=35"]
     run(["fit", *options, *lasting, f"--trainer.default_root_dir={tmp_path / 'out'}"], tmp_path / "out")
+    assert validation(tmp_path)["visual_gain"] > 0.1
     options.append(f"--model.init_args.adapter={tmp_path / 'out' / 'instruction_adapter_best'}")
     right = {}
     for questions in (asked, shuffled):
