@@ -1,8 +1,10 @@
 """AQUA's real questions end to end, by the real command line, on rendered images and a tiny model (C3)."""
 
 import json
+import os
 import random
 import zlib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lavic.retrieval.passages import read_passages
 from tests.tasks.vqa.comparison import assert_numbers_are_the_scripts
 from tests.training.command_line import ROOT, losses, run
 
+EVERY = int(os.environ.get("LAVIC_REAL_EVERY", "104"))  # 1 asks all 5,124 questions
 AQUA = ROOT.parent / "shared" / "systems" / "data" / "aqua"
 
 
@@ -43,9 +46,9 @@ def write_files(folder: Path, rows: list[dict[str, Any]], taught: int) -> list[s
 
 @pytest.mark.slow
 @pytest.mark.skipif(not AQUA.is_dir(), reason=f"no {AQUA}")
-def test_fit_and_test_on_one_and_two_processes(tiny: Path, tmp_path: Path) -> None:
+def test_every_way_to_ask_gives_the_same_metrics(tiny: Path, tmp_path: Path) -> None:
     every = json.loads((AQUA / "val.json").read_text(encoding="utf-8"))
-    images = sorted({row["image"] for row in every})[::104]
+    images = sorted({row["image"] for row in every})[::EVERY]
     rows = [row for row in every if row["image"] in images]  # all questions of a few images
     assert {row["need_external_knowledge"] for row in rows} == {True, False}
     options = [*write_files(tmp_path, rows, taught=24), f"--model.init_args.base.name={tiny}"]
@@ -54,14 +57,14 @@ def test_fit_and_test_on_one_and_two_processes(tiny: Path, tmp_path: Path) -> No
          strategy=None)  # fmt: skip
     assert list(losses(tmp_path / "fit")) == [1, 2, 3]
     found = []
-    for processes in (1, 2):
-        out = tmp_path / f"test_{processes}"
+    for processes, streaming in product((1, 2), ("false", "true")):
+        out = tmp_path / f"test_{processes}_{streaming}"
         adapter = f"--model.init_args.adapter={tmp_path / 'fit' / 'vqa_adapter_best'}"
-        run(["test", *options, adapter, f"--trainer.default_root_dir={out}", f"--logs_dir={out / 'logs'}"], out,
-            processes)  # fmt: skip
+        run(["test", *options, adapter, f"--data.init_args.streaming={streaming}",
+             f"--trainer.default_root_dir={out}", f"--logs_dir={out / 'logs'}"], out, processes)  # fmt: skip
         assert_every_question_once(out / "evaluation_results", rows)
         found.append(assert_numbers_are_the_scripts(out / "evaluation_results"))
-    assert found[0] == found[1]
+    assert all(one == found[0] for one in found)
     assert found[0]["controls"].keys() == {"no_image", "shuffled_images", "no_description"}
     described = read_passages(AQUA / "semart_val.csv")
     needed = [row for row in rows if row["need_external_knowledge"] and row["image"] in described]
