@@ -1,10 +1,11 @@
-"""Samples/s of instruction tuning beside transformers' own Trainer: `python -m benchmarks peers`.
+"""Samples/s of instruction tuning beside transformers' own Trainer and TRL's: `python -m benchmarks peers`.
 
 The same LLaVA, records, batch size, dtype, learning rate and threads, each program in a process of its own and in
 turns, so that a round's ratio compares neighbours in time. Ours is `python -m lavic fit` as it is typed; theirs is
 `benchmarks/peers_trainer.py`, once with the same records in every step as ours (which an ordinary user does not have)
 and once in the Trainer's own random order. That both train alike is checked first, without dropout, by the losses of
-the first steps.
+the first steps. TRL's SFTTrainer takes turns too where it is installed (`pip install trl`, into an environment of its
+own with LaViC's packages).
 """
 
 import json
@@ -13,6 +14,7 @@ import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from lavic.tasks.instruction import InstructionData
 ROOT = Path(__file__).parents[1]
 SEED, LR, RANK, DROPOUT = 42, 2e-4, 24, 0.05  # r 128 of 4,096 is 24 of 768
 ALIKE, CHECKED = 1e-4, 4  # of losses; steps
+OURS, SAME, RANDOM = ("ours", ""), ("Trainer", "the same"), ("Trainer", "random")
+TRL = ("SFTTrainer", "random")
+Told = dict[tuple[str, str], list[dict[str, Any]]]
 WAYS = {"lora": "LoRA and projector", "projector": "projector alone"}
 
 
@@ -88,14 +93,16 @@ class Peers:
             self.folder / f"said_{self.runs}.txt",
         )  # fmt: skip
 
-    def theirs(self, turn: int, steps: int, dropout: float, records: Path, order: str) -> Contender:
-        """transformers' Trainer."""
+    def theirs(
+        self, turn: int, steps: int, dropout: float, records: Path, order: str, program: str = "Trainer"
+    ) -> Contender:
+        """transformers' Trainer, or TRL's."""
         self.runs += 1
         return Contender(
             [
                 "benchmarks.peers_trainer", f"--base={self.folder / 'base'}", f"--records={records}",
-                f"--images={self.folder / 'images'}", f"--way={self.way}", f"--order={order}", f"--batch={self.batch}",
-                f"--steps={turn}", f"--max_steps={steps}", f"--rank={RANK}", f"--seed={SEED}",
+                f"--images={self.folder / 'images'}", f"--way={self.way}", f"--program={program}", f"--order={order}",
+                f"--batch={self.batch}", f"--steps={turn}", f"--max_steps={steps}", f"--rank={RANK}", f"--seed={SEED}",
                 f"--dropout={dropout}", f"--lr={LR}",
             ],
             self.environment,
@@ -118,30 +125,34 @@ class Peers:
         assert found[0][-1] != found[0][0]
         return difference
 
-    def measure(self, rounds: int, turn: int) -> dict[str, list[dict[str, Any]]]:
+    def measure(self, rounds: int, turn: int) -> Told:
         """What every contender tells of every round; the first, in which everything is new, is left out."""
         steps = (rounds + 1) * turn + 1
         with ExitStack() as ending:
             contenders = {
-                "the same": self.theirs(turn, steps, DROPOUT, self.in_our_order(steps), "sequential"),
-                "ours": self.ours(turn, steps, DROPOUT),
-                "random": self.theirs(turn, steps, DROPOUT, self.records, "random"),
+                SAME: self.theirs(turn, steps, DROPOUT, self.in_our_order(steps), "sequential"),
+                OURS: self.ours(turn, steps, DROPOUT),
+                RANDOM: self.theirs(turn, steps, DROPOUT, self.records, "random"),
             }
+            if find_spec("trl"):
+                contenders[TRL] = self.theirs(turn, steps, DROPOUT, self.records, "random", "SFTTrainer")
             for contender in contenders.values():
                 ending.callback(contender.end)
             told = [{name: contender.turn() for name, contender in contenders.items()} for _ in range(rounds + 1)]
         return {name: [one[name] for one in told[1:]] for name in contenders}
 
 
-def rows_of(way: str, told: dict[str, list[dict[str, Any]]], samples: int, alike: float) -> list[dict[str, Any]]:
-    """A row for each order of theirs."""
+def rows_of(way: str, told: Told, samples: int, alike: float) -> list[dict[str, Any]]:
+    """A row for each program and order of theirs."""
     rows = []
-    for order in ("the same", "random"):
-        pairs = list(zip(told[order], told["ours"], strict=True))
+    for name in (name for name in told if name != OURS):
+        program, order = name
+        pairs = list(zip(told[name], told[OURS], strict=True))
         ratios = [theirs["seconds"] / own["seconds"] for theirs, own in pairs]
-        cpu, own_cpu = (sum(one["CPU seconds"] for one in told[name]) for name in (order, "ours"))
+        cpu, own_cpu = (sum(one["CPU seconds"] for one in told[one_of]) for one_of in (name, OURS))
         rows.append({
             "trained": WAYS[way],
+            "beside": program,
             "their order": order,
             "theirs samples/s": round(statistics.median(samples / theirs["seconds"] for theirs, _ in pairs), 3),
             "ours samples/s": round(statistics.median(samples / own["seconds"] for _, own in pairs), 3),
@@ -149,7 +160,7 @@ def rows_of(way: str, told: dict[str, list[dict[str, Any]]], samples: int, alike
             "lowest": round(min(ratios), 3),
             "highest": round(max(ratios), 3),
             "ratio of CPU seconds": round(cpu / own_cpu, 3),
-            "peak MB, theirs and ours": " ".join(str(round(told[n][-1]["peak MB"])) for n in (order, "ours")),
+            "peak MB, theirs and ours": " ".join(str(round(told[n][-1]["peak MB"])) for n in (name, OURS)),
             "losses differ by": f"{alike:.1e}",
         })  # fmt: skip
     return rows
@@ -171,5 +182,5 @@ def run(rounds: int = 8, turn: int = 2, batch: int = 4, records: int = 64, toy: 
             peers = Peers(Path(folder), way, records, batch, toy)
             alike = peers.check_alike(CHECKED)
             rows += rows_of(way, peers.measure(rounds, turn), turn * batch, alike)
-            print(*rows[-2:], sep="\n", file=sys.stderr)
+            print(*(row for row in rows if row["trained"] == WAYS[way]), sep="\n", file=sys.stderr)
     return {"batch": batch, "rounds": rounds, "samples a round": turn * batch, "threads of each": 1, "rows": rows}

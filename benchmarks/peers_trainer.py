@@ -2,11 +2,12 @@
 
 transformers' own `Trainer`, the processor's chat template with its mask of what the assistant says, a collator that
 pads, images decoded and cut in the loader's worker. LoRA on every Linear of the language model and the projector in
-full, or the projector alone.
+full, or the projector alone. TRL's `SFTTrainer`, where it is installed, gets the same records, collator and model.
 """
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ class Collator:
         return turns
 
 
-class Timed(Trainer):  # type: ignore[misc]
-    """Notes each step's loss, unrounded."""
+class Timed:
+    """Put before a trainer's class: notes each step's loss, unrounded."""
 
     loss = 0.0
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Every batch is a step: gradients are not accumulated."""
-        loss: Tensor = super().training_step(*args, **kwargs)
+        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         self.loss = float(loss)
         return loss
 
@@ -83,6 +84,20 @@ class Turns(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """A step has ended."""
         self.clock.step(self.trainer.loss)
+
+
+def program_of(name: str) -> tuple[Any, Any, Any]:
+    """A trainer that notes its losses, what makes its arguments, and what makes its data set of records."""
+    if name == "Trainer":
+        return type(name, (Timed, Trainer), {}), TrainingArguments, list
+    import datasets
+    import trl
+
+    arguments = partial(  # its own defaults compute in bf16 and recompute activations
+        trl.SFTConfig, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, bf16=False,
+        gradient_checkpointing=False,
+    )  # fmt: skip
+    return type(name, (Timed, trl.SFTTrainer), {}), arguments, datasets.Dataset.from_list
 
 
 def model_of(base: str, way: str, rank: int, dropout: float, seed: int) -> Any:
@@ -106,6 +121,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--way", choices=["lora", "projector"], required=True)
+    parser.add_argument("--program", choices=["Trainer", "SFTTrainer"], required=True)
     parser.add_argument("--order", choices=["random", "sequential"], required=True)
     for name in ("batch", "steps", "max_steps", "rank", "seed"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -113,17 +129,18 @@ def main() -> None:
     parser.add_argument("--lr", type=float, required=True)
     options = parser.parse_args()
     turns = Turns(Clock(options.steps))
-    arguments = TrainingArguments(
+    program, arguments_of, dataset_of = program_of(options.program)
+    arguments = arguments_of(
         output_dir=str(options.records.parent / "theirs"), use_cpu=True, seed=options.seed,
         per_device_train_batch_size=options.batch, max_steps=options.max_steps, learning_rate=options.lr,
         lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy=options.order,
         dataloader_num_workers=1, dataloader_persistent_workers=True, remove_unused_columns=False,
         save_strategy="no", logging_steps=10, report_to="none", disable_tqdm=True,
     )  # fmt: skip
-    trainer = turns.trainer = Timed(
+    records = json.loads(options.records.read_text(encoding="utf-8"))
+    trainer = turns.trainer = program(
         model=model_of(options.base, options.way, options.rank, options.dropout, options.seed), args=arguments,
-        train_dataset=json.loads(options.records.read_text(encoding="utf-8")),
-        data_collator=Collator(options.base, options.images), callbacks=[turns],
+        train_dataset=dataset_of(records), data_collator=Collator(options.base, options.images), callbacks=[turns],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import Peers, rows_of
+from benchmarks.peers import OURS, RANDOM, SAME, Peers, rows_of
 
 
 @pytest.mark.slow
@@ -22,9 +22,9 @@ def test_ratios_are_of_neighbours_in_time() -> None:
         return {"seconds": seconds, "CPU seconds": cpu, "peak MB": 100.0}
 
     told = {
-        "the same": [turn(4.0, 3.0), turn(9.0, 3.0), turn(6.0, 6.0)],
-        "ours": [turn(2.0, 2.0), turn(6.0, 2.0), turn(3.0, 2.0)],
-        "random": [turn(8.0, 4.0), turn(6.0, 4.0), turn(9.0, 4.0)],
+        SAME: [turn(4.0, 3.0), turn(9.0, 3.0), turn(6.0, 6.0)],
+        OURS: [turn(2.0, 2.0), turn(6.0, 2.0), turn(3.0, 2.0)],
+        RANDOM: [turn(8.0, 4.0), turn(6.0, 4.0), turn(9.0, 4.0)],
     }
     same, random = rows_of("lora", told, samples=12, alike=0.0)
     assert (same["ratio"], same["lowest"], same["highest"]) == (2.0, 1.5, 2.0)

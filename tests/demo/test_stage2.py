@@ -65,12 +65,13 @@ def test_the_whole_catalogue_is_shown_by_what_is_searched(tmp_path: Path) -> Non
         ]  # fmt: skip
         written = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"whole_catalogue_{indexed}" / "end_to_end_results.jsonl").write_text(written)
-    console = Console(file=io.StringIO(), width=160)
+    console = Console(file=io.StringIO(), width=80, soft_wrap=True)
     show_whole_catalogue(tmp_path, console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
     scored = [line for line in told.splitlines() if "scored" in line]
-    assert "0.300 (0.050 to 0.150)" in scored[0]
-    assert "titles, descriptions" in scored[1]
+    assert "0.100 (0.050 to 0.150)" in scored[0]
+    assert "by titles: recall@10 0.300 (0.050 to 0.150)" in told
+    assert "by titles and descriptions: recall@10 0." in told
     assert "0.400 (0.350 to 0.450)" in scored[1]
     assert "less titles alone, on the same conversations: +0.300 (+0.2" in told
     assert "less no images, on the same conversations: +0.350 (+0.2" in told
