@@ -35,3 +35,10 @@ def test_linked_pages_are_there() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_files_that_pages_name_are_there() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "REPRODUCTION.md", *(ROOT / "docs").glob("*.md")]:
+        named = re.findall(r"`((?:lavic|crawl|tests|benchmarks|configs|scripts|docs)/[\w./]*\.\w+)`", page.read_text())
+        missing = [name for name in named if not (ROOT / name).is_file() and not name.startswith("benchmarks/results/")]
+        assert not missing, page.name
