@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from lavic.catalogue.image_checks import ImageChecks
 from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.files.json_entries import Entry, read_entries
-from lavic.model.text import TEMPLATES, encode_distillation
+from lavic.model.text import TEMPLATES, Encoded, encode_distillation
 from lavic.model.views import Views, count_views
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,12 @@ def _usable(
         if tokens is None or tokens.target_start >= len(tokens.input_ids) - 1:
             skipped.append(Skipped(entry.image, "too long for max_length" if tokens is None else "no description"))
         else:
-            yield {**asdict(entry), "views": views, **asdict(tokens)}
+            yield {**_cells(entry), "views": views, **_cells(tokens)}
+
+
+def _cells(one: DescribedImage | Encoded) -> dict[str, Any]:
+    """Its fields as they are; `asdict` would copy token by token, which took most of a first start."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def _fingerprint(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks) -> str:
