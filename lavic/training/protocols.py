@@ -102,8 +102,9 @@ class TaskReport:
         )
 
     def described(self) -> list[dict[str, Any]]:
-        """The metrics as `run.json` holds them, for readers without torch."""
-        return [{**asdict(metric), "monitored": metric.name == self.monitored} for metric in self.metrics]
+        """The metrics as `run.json` holds them, for readers without torch; how many samples were asked is none."""
+        shown = [metric for metric in self.metrics if metric != VAL_SAMPLES]
+        return [{**asdict(metric), "monitored": metric.name == self.monitored} for metric in shown]
 
 
 UNKNOWN_TASK = TaskReport("unknown", "adapter", (VAL_LOSS,))

@@ -58,6 +58,7 @@ def test_the_monitor_shows_exact_match(watched: Run, capsys: pytest.CaptureFixtu
         assert monitor.main(["--logs", str(watched.directory.parent), "--summary"]) == 0
     text = capsys.readouterr().out
     last = validations(watched)[-1]
+    assert {metric["name"] for metric in watched.about["metrics"]} <= last.keys(), "a row of the monitor stays empty"
     best = max(event[SHOWN] for event in validations(watched))
     assert all(event["samples_per_second"] > 0 and event["tokens_per_second"] > 0 for event in watched.of("train"))
     assert re.search(rf"exact match +{last[SHOWN]:.4f} ", text), text
