@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import io
 import json
 import os
 import random
@@ -13,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import crawl.__main__
 import lavic.__main__
@@ -23,11 +23,10 @@ from lavic.demo.conversations import converse
 from lavic.demo.image_server import ImageServer
 from lavic.demo.products import Product
 from lavic.demo.toy_llava import tiny_checkpoint
-from tests.training.command_line import FORK
+from tests.training.command_line import fork, status_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/own_catalogue.md").read_text(encoding="utf-8")
-FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 TOY = ["--trainer.accelerator=cpu", "--data.init_args.num_workers=0", "--data.init_args.batch_size=4"]
 MORE = {  # what the toy needs beside each command of the page
     "crawl": ["--backoff=0.05"],
@@ -80,26 +79,19 @@ def write_shop(folder: Path, address: str) -> list[Product]:
 
 
 def run(command: str, words: list[str], folder: Path, typed: str) -> str:
-    """`python -m WORDS...` in a folder, as a forked process, which has the libraries already; its standard output."""
-    (folder / "stdin").write_text(typed)
-    module = crawl.__main__ if words[0] == "crawl" else lavic.__main__
+    """`python -m WORDS...` in a folder; its standard output."""
+    out, err = folder / "out.txt", folder / "err.txt"
+    for said in (out, err):
+        said.unlink(missing_ok=True)  # of the command before
 
-    def child() -> None:
+    def main() -> int:
         os.chdir(folder)
-        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        for number, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", FRESH), (2, "stderr", FRESH)):
-            os.dup2(os.open(name, mode), number)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-        sys.argv = words
-        torch.set_num_threads(1)
-        sys.exit(module.main())
+        sys.argv, sys.stdin = words, io.TextIOWrapper(io.BytesIO(typed.encode()))
+        return int((crawl.__main__ if words[0] == "crawl" else lavic.__main__).main())
 
-    process = FORK.Process(target=child)
-    process.start()
-    process.join(300)
-    said = (folder / "stdout").read_text()
-    assert process.exitcode == 0, f"{command}\n{said[-2000:]}\n{(folder / 'stderr').read_text()[-2000:]}"
-    return said
+    status = status_of(fork(main, {"XDG_CACHE_HOME": str(folder / "cache")}, out, err), 300)
+    assert status == 0, f"{command}\n{out.read_text()[-2000:]}\n{err.read_text()[-2000:]}"
+    return out.read_text()
 
 
 @pytest.mark.slow

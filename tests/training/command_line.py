@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,32 @@ def options_of(tiny: Path, described: Described, output: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def fork(main: Callable[[], int | None], environment: Mapping[str, str], out: Path, err: Path) -> Started:
+    """A process of its own that has the libraries already, on one thread; what it prints is appended to the files."""
+
+    def run() -> None:
+        for number, path in ((1, out), (2, err)):
+            with path.open("ab") as file:
+                os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        os.environ.update(environment)
+        torch.set_num_threads(1)
+        sys.exit(main())
+
+    process = FORK.Process(target=run)
+    process.start()
+    return process
+
+
+def status_of(process: Started, seconds: float) -> int | None:
+    """Its exit status; it is killed if it has not ended by then."""
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode
+
+
 def start(
     arguments: list[str], console: Path, run_id: str, rank: int = 0, processes: int = 1, port: int = 0
 ) -> Started:
@@ -54,21 +81,13 @@ def start(
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
 
-    def run() -> None:
-        with console.open("ab") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        os.environ.update(variables)
-        torch.set_num_threads(1)
+    def main() -> int:
         # Lightning reads it from the environment as it is imported, and declares it nowhere
         rank_zero_only.rank = rank  # type: ignore[attr-defined]
         sys.argv = ["lavic", *arguments]
-        sys.exit(lavic.__main__.main())
+        return lavic.__main__.main()
 
-    process = FORK.Process(target=run)
-    process.start()
-    return process
+    return fork(main, variables, console, console)
 
 
 def fit(
@@ -98,12 +117,9 @@ def run(arguments: list[str], output: Path, processes: int = 1, status: int = 0,
         console.unlink(missing_ok=True)  # of an attempt that was refused before it had a run's folder
     run_id = f"training_{number:06d}"
     started = [start(arguments, console, run_id, rank, processes, port) for rank, console in enumerate(consoles)]
-    for process in started:
-        process.join(LONGEST)
-        if process.is_alive():
-            process.kill()
+    statuses = [status_of(process, LONGEST) for process in started]
     said = "".join(console.read_text() for console in consoles)
-    assert [process.exitcode for process in started] == [status] * processes, said
+    assert statuses == [status] * processes, said
     return said
 
 

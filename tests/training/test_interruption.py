@@ -14,7 +14,7 @@ import torch
 from lavic.runs.run_files import find_run
 from lavic.training.resuming import LAST
 from tests.training import fit_small_run
-from tests.training.command_line import FORK, Started
+from tests.training.command_line import Started, fork, status_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,27 +25,15 @@ def start(output: Path, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def fork(output: Path, *options: str, **environment: str) -> Started:
-    """The small run as one process, which has the libraries already."""
-
-    def run() -> None:
-        os.environ.update(environment)
-        torch.set_num_threads(1)
-        fit_small_run.main([str(output), *options])
-
-    process = FORK.Process(target=run)
-    process.start()
-    return process
+def start_one(output: Path, *options: str, **environment: str) -> Started:
+    """The small run as one process."""
+    said = output / "said.txt"
+    return fork(lambda: fit_small_run.main([str(output), *options]), environment, said, said)
 
 
 def send(process: Started, signum: int) -> None:
     assert process.pid is not None
     os.kill(process.pid, signum)
-
-
-def status_of(process: Started, seconds: float = 60) -> int | None:
-    process.join(seconds)
-    return process.exitcode
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:
@@ -65,22 +53,22 @@ def saved_step(output: Path) -> int:
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_running_step_and_stops(tmp_path: Path, signum: int, status: int) -> None:
-    process = fork(tmp_path, "seconds=0.2")
+    process = start_one(tmp_path, "seconds=0.2")
     wait_for(tmp_path / "losses.jsonl")
     send(process, signum)
-    assert status_of(process) == status
+    assert status_of(process, 30) == status
     assert saved_step(tmp_path) == steps(tmp_path)[-1] + 1  # nothing that was computed is lost
     assert find_run(tmp_path / "logs").status() == "interrupted"
 
 
 def test_a_signal_amid_a_validation_stops_there_and_the_validation_is_done_again(tmp_path: Path) -> None:
-    process = fork(tmp_path, "validation_seconds=0.4", "max_epochs=1", "num_sanity_val_steps=0")
+    process = start_one(tmp_path, "validation_seconds=0.4", "max_epochs=1", "num_sanity_val_steps=0")
     wait_for(tmp_path / LAST)
     while saved_step(tmp_path) < 6:
         time.sleep(0.05)
     send(process, signal.SIGTERM)
-    assert status_of(process) == 143
-    assert status_of(fork(tmp_path, "max_epochs=1")) == 0
+    assert status_of(process, 30) == 143
+    assert status_of(start_one(tmp_path, "max_epochs=1"), 60) == 0
     assert find_run(tmp_path / "logs").last("validation")["step"] == 6
 
 
@@ -90,10 +78,10 @@ def test_slurms_warning_saves_and_queues_the_job_again(tmp_path: Path) -> None:
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     scontrol.chmod(0o755)
     path = f"{scontrol.parent}:{os.environ['PATH']}"
-    process = fork(tmp_path, "seconds=0.2", SLURM_JOB_ID="4711", PATH=path)
+    process = start_one(tmp_path, "seconds=0.2", SLURM_JOB_ID="4711", PATH=path)
     wait_for(tmp_path / "losses.jsonl")
     send(process, signal.SIGUSR1)
-    assert status_of(process) == 128 + signal.SIGUSR1
+    assert status_of(process, 30) == 128 + signal.SIGUSR1
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     assert (tmp_path / LAST).exists()
 
