@@ -181,6 +181,7 @@ def run(rounds: int = 8, turn: int = 2, batch: int = 4, records: int = 64, toy: 
         with tempfile.TemporaryDirectory() as folder:
             peers = Peers(Path(folder), way, records, batch, toy)
             alike = peers.check_alike(CHECKED)
-            rows += rows_of(way, peers.measure(rounds, turn), turn * batch, alike)
-            print(*(row for row in rows if row["trained"] == WAYS[way]), sep="\n", file=sys.stderr)
+            found = rows_of(way, peers.measure(rounds, turn), turn * batch, alike)
+            print(*found, sep="\n", file=sys.stderr)
+            rows += found
     return {"batch": batch, "rounds": rounds, "samples a round": turn * batch, "threads of each": 1, "rows": rows}

@@ -64,8 +64,9 @@ class StreamedRows:
         return cells, self.entries.read(cells["start"], cells["stop"])
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column."""
-        return pa.chunked_array(self.chunks(name), self._schema().field(name).type)
+        """One column, copied: what is read of a batch holds all of its columns in memory."""
+        copies = (pa.concat_arrays([chunk, chunk[:0]]) for chunk in self.chunks(name))
+        return pa.chunked_array(copies, self._schema().field(name).type)
 
     def chunks(self, name: str) -> Iterator[pa.Array]:
         """One column, a batch at a time."""
@@ -73,8 +74,7 @@ class StreamedRows:
         with pa.OSFile(str(self.index)) as file:
             reader = pa.ipc.open_file(file, options=options)
             for number in range(reader.num_record_batches):
-                read = reader.get_batch(number)[name]
-                yield pa.concat_arrays([read, read[:0]])  # a copy: what was read holds all columns in memory
+                yield reader.get_batch(number)[name]
 
     def _schema(self) -> pa.Schema:
         with pa.OSFile(str(self.index)) as file:
