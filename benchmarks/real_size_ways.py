@@ -14,12 +14,13 @@ from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from benchmarks.reference import reference_language_loss, reference_loss
 from benchmarks.workload import SAMPLE, image_processor, padded, placeholder_ids, prefix_ids, token_ids
+from lavic.batching.padding import IGNORED
 from lavic.cost.counting import Sample
 from lavic.cost.images import most_views
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing
 from lavic.model.generation import decode_greedily
 from lavic.model.parts import Lora, TrainableParts
-from lavic.model.prefix_reuse import IGNORED, FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 

@@ -17,10 +17,11 @@ from transformers import (
     MistralConfig,
 )
 
+from lavic.batching.padding import IGNORED
 from lavic.catalogue.images import open_image
 from lavic.cost.counting import Sample
 from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import IGNORED, split_batch
+from lavic.model.prefix_reuse import split_batch
 from lavic.model.speedups import Speedups
 from lavic.model.views import cut_views, restrict_grid
 

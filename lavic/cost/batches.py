@@ -34,6 +34,11 @@ def samples_of(
     ]
 
 
+def start_of_all(tokens: int) -> Sample:
+    """What the rows of a batch start with, computed once for them; the token behind it is not run."""
+    return Sample(views=0, tokens=tokens + 1, prefix=0, before_placeholder=0, targets=0)
+
+
 def batch_flop(
     config: LlavaNextConfig, trainable: TrainableParts, samples: Sequence[Sample], speedups: Speedups
 ) -> float:

@@ -14,8 +14,8 @@ from transformers import LlavaNextConfig
 
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.loading import AnyLlavaConfig, build_on_meta
+from lavic.model.loss import LOSS_CHUNK
 from lavic.model.parts import PARTS, Mode, TrainableParts, part_of, place_adapters, trained_parameters
-from lavic.model.prefix_reuse import LOSS_CHUNK
 from lavic.model.speedups import Speedups
 
 

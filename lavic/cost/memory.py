@@ -20,8 +20,8 @@ from lavic.cost.counting import (
     vision_tokens,
 )
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing
+from lavic.model.loss import LOSS_CHUNK
 from lavic.model.parts import PARTS, TrainableParts
-from lavic.model.prefix_reuse import LOSS_CHUNK
 from lavic.model.speedups import Speedups
 
 GIB = 2**30

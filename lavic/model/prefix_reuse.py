@@ -10,6 +10,9 @@ starts at another column in each row; rows are cut there and left-aligned, the k
 masked, and `position_ids` keep each token at its own place. The result equals the plain forward's within
 rounding.
 
+A language model that is trained changes with every step. What all rows of a batch start with is computed once
+in the step then, and differentiated; nothing else is left out. Dropout draws one mask for that start.
+
 Shapes: B rows, T columns, P kept prefix tokens, M title columns, S columns of the third segment, N predicting
 positions, V views (= placeholders in the batch), D the language model's width.
 """
@@ -19,18 +22,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 from transformers import LlavaNextForConditionalGeneration, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from lavic.batching.padding import IGNORED
 from lavic.model.autocast import autocast_dtype
+from lavic.model.loss import chunked_cross_entropy
 from lavic.model.speedups import Speedups
-
-IGNORED = -100
-LOSS_CHUNK = 256
-"""Predicting positions a chunk: 256 rows of 32,064 float32 logits are 31 MiB."""
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """A layer's keys and values, each (B or 1, key-value heads, tokens, head size)."""
@@ -174,14 +173,15 @@ def shared_prefix_loss(
         placeholder_ids: the ids that visual tokens replace.
         prefix: the constant start to reuse.
         split: `split_batch(...)` of the same batch, on the model's device. Without one it is made here, which
-            on a GPU waits for the device.
+            on a GPU waits for the device. With a `prefix_length` and no `prefix` given, the rows' common start is
+            computed once for all of them, with its gradient.
 
     Returns:
         A scalar, float32 or wider.
 
     Raises:
-        ValueError: the language model has trainable parameters or dropout, so what is before the first
-            placeholder needs a gradient or differs at each step.
+        ValueError: the language model has trainable parameters or dropout, so what is kept, or forwarded without
+            gradient, needs one or differs at each step.
     """
     if split is None:
         prefix_ids = prefix.ids if prefix else ()
@@ -189,15 +189,15 @@ def shared_prefix_loss(
         split = split.to(input_ids.device)
     language_model = llava.model.language_model
     past: KeysValues = []
-    if split.prefix_length or split.title_ids.shape[1]:
+    if split.title_ids.shape[1] or (split.prefix_length and prefix):
         _require_frozen(language_model)
-    if split.prefix_length:
-        if prefix is None:
-            raise ValueError("the split reuses a prefix, but none was given")
+    if split.prefix_length and prefix:
         past = [
             (keys[:, :, : split.prefix_length], values[:, :, : split.prefix_length])
             for keys, values in prefix.keys_values(llava)
         ]
+    elif split.prefix_length:
+        past = _differentiable(language_model, input_ids[:1, : split.prefix_length])
     if split.title_ids.shape[1]:
         past = _extend(language_model, past, split.title_ids)
 
@@ -212,31 +212,6 @@ def shared_prefix_loss(
     ).last_hidden_state
     predicting = hidden_states.flatten(0, 1).index_select(0, split.predicting)
     return chunked_cross_entropy(llava.lm_head, predicting, split.targets)
-
-
-def chunked_cross_entropy(head: nn.Module, hidden_states: Tensor, targets: Tensor) -> Tensor:
-    """Summed cross-entropy of `head(hidden_states)`, without all logits in memory at once.
-
-    Args:
-        head: the output head, (N, D) -> (N, vocabulary).
-        hidden_states: (N, D).
-        targets: (N,) int64; -100 is left out.
-
-    Returns:
-        A scalar, float32 or wider. Where more than one chunk is needed, each is computed again in the
-        backward pass: 0.3 GFLOP a token for Mistral's head.
-    """
-
-    def chunk_loss(hidden_states: Tensor, targets: Tensor) -> Tensor:
-        logits = head(hidden_states)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-
-    if len(targets) <= LOSS_CHUNK:
-        return chunk_loss(hidden_states, targets)
-    chunks = zip(torch.split(hidden_states, LOSS_CHUNK), torch.split(targets, LOSS_CHUNK), strict=True)
-    losses = [checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks]
-    return torch.stack(losses).sum()
 
 
 class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
@@ -271,6 +246,23 @@ def _extend(language_model: PreTrainedModel, past: KeysValues, ids: Tensor) -> K
     layers = [DynamicLayer() for _ in language_model.layers]
     for layer, (keys, values) in zip(layers, past, strict=False):
         layer.update(keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1))
+    language_model(input_ids=ids, past_key_values=Cache(layers=layers), use_cache=False)
+    return [(layer.keys, layer.values) for layer in layers]
+
+
+class _LatestLayer(DynamicLayer):  # type: ignore[misc]
+    """A cache layer of one pass: recomputation under activation checkpointing gives it the same once more."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+def _differentiable(language_model: PreTrainedModel, ids: Tensor) -> KeysValues:
+    """Keys and values of `ids` (1, P), through which gradients flow."""
+    layers = [_LatestLayer() for _ in language_model.layers]
     language_model(input_ids=ids, past_key_values=Cache(layers=layers), use_cache=False)
     return [(layer.keys, layer.values) for layer in layers]
 

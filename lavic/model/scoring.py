@@ -1,4 +1,4 @@
-"""Prompts run once; candidates scored and answers decoded on their shared keys and values.
+"""Prompts run once, what they start with once for all; candidates scored and answers decoded on their keys and values.
 
 All candidates' answers lie side by side in one sequence after the prompt, under a mask that lets each see the
 prompt and itself, at the positions it would have alone. So a conversation costs one pass over its prompt and
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LlavaNextForConditionalGeneration
 
+from lavic.model.sharding import is_sharded
 from lavic.model.visual_tokens import fill_placeholders
 
 Answers = Sequence[Sequence[int]]  # one conversation's possible continuations, each ending with EOS
@@ -44,8 +45,13 @@ class PromptState:
         self._lengths = attention_mask.sum(dim=1)  # (B,)
         self._cache = DynamicCache()
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        hidden = self._run(embeds, attention_mask, positions)
-        last = (attention_mask * torch.arange(input_ids.shape[1], device=input_ids.device)).argmax(dim=1)
+        # Each pass of sharded weights waits for the other processes, which may have rows that share nothing.
+        start = 0 if is_sharded(llava) else _common_start(input_ids, attention_mask, placeholder_ids)
+        if start:
+            self._run(embeds[:1, :start], attention_mask[:1, :start], positions[:1, :start])
+            self._cache.batch_repeat_interleave(len(input_ids))
+        hidden = self._run(embeds[:, start:], attention_mask, positions[:, start:])
+        last = (attention_mask * torch.arange(input_ids.shape[1], device=input_ids.device)).argmax(dim=1) - start
         self._next = llava.lm_head(hidden[torch.arange(len(last), device=last.device), last]).float()  # (B, vocab)
 
     def scores(self, answers: Sequence[Answers], unscored: Sequence[int]) -> list[Tensor]:
@@ -135,6 +141,16 @@ class PromptState:
             use_cache=True,
         ).last_hidden_state
         return hidden
+
+
+def _common_start(input_ids: Tensor, attention_mask: Tensor, placeholder_ids: Sequence[int]) -> int:
+    """How many tokens all of several rows begin with, images and each row's last token left out."""
+    if len(input_ids) == 1:
+        return 0
+    shown = torch.isin(input_ids, torch.tensor(list(placeholder_ids), device=input_ids.device))
+    alike = (input_ids == input_ids[:1]) & attention_mask.bool() & ~shown
+    count = int(alike.all(dim=0).cumprod(dim=0).sum())
+    return min(count, int(attention_mask.sum(dim=1).min()) - 1)
 
 
 def _only_allowed(logits: Tensor, allowed: Sequence[Answers], found: list[list[int]], eos_id: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""FSDP2: every layer's weights spread over the processes, gathered while the layer computes."""
+"""Weights spread over the processes, gathered while a layer computes: by FSDP2, and how to tell of any."""
 
 from typing import Any
 
@@ -48,6 +48,11 @@ def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
                 f"FSDP2 shards layers and the projector, and {name} is trained outside of them; train with LoRA, or"
                 " use --trainer.strategy ddp."
             )
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether processes wait for each other at every pass of a layer: with FSDP2 or DeepSpeed's ZeRO-3."""
+    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters())
 
 
 def whole(value: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextForConditionalGeneration
 
-from lavic.cost.batches import batch_flop, samples_of, seen_batch_flop
+from lavic.cost.batches import batch_flop, samples_of, seen_batch_flop, start_of_all
 from lavic.model.parts import Lora, Mode, TrainableParts, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
 from lavic.model.seen_batch import SeenBatch
@@ -38,6 +38,30 @@ def test_a_ragged_batch_costs_what_its_rows_do(speedups: Speedups) -> None:
     samples = samples_of(**batch, placeholder_ids=PLACEHOLDERS, prefix=kept)
     counted = batch_flop(llava.config, TrainableParts(lora=Lora(r=4)), samples, speedups)
     assert counted == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+
+def test_a_start_that_rows_share_is_counted_once() -> None:
+    """Stage 2's step; of the start's last layer nothing but keys and values is differentiated, which is counted."""
+    trainable = TrainableParts("frozen", "frozen", "lora", lora=Lora(r=4, dropout=0.0))
+    speedups = replace(PLAIN, target_logits_only=True, reuse_prefix=True)
+    torch.manual_seed(1)
+    base = LlavaNextForConditionalGeneration(toy_llava(attention="eager").config)
+    llava: Any = unwrap(place_adapters(base.requires_grad_(False), trainable, "")).train().float()
+    batch: Any = ragged_batch((5, 5, 5), (9, 9, 9))  # no padding, which is computed and not counted
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
+    visual = torch.randn(15, llava.config.text_config.hidden_size)
+    with FlopCounterMode(display=False) as counter:
+        loss = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, split=split)
+        torch.autograd.backward(loss)
+    samples = [*samples_of(**batch, prefix=len(PREFIX)), start_of_all(len(PREFIX))]
+    counted = batch_flop(llava.config, trainable, samples, speedups)
+    whole = batch_flop(llava.config, trainable, samples_of(**batch), replace(speedups, reuse_prefix=False))
+    assert counter.get_total_flops() <= counted < whole
+    last = (
+        batch_flop(llava.config, trainable, [start_of_all(len(PREFIX))], speedups)
+        / llava.config.text_config.num_hidden_layers
+    )
+    assert counted - counter.get_total_flops() < last
 
 
 def test_rows_are_told_by_their_own_lengths() -> None:

@@ -5,11 +5,9 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaNextForConditionalGeneration
 
-from lavic.model import prefix_reuse
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing, enable_checkpointing
 from lavic.model.prefix_reuse import (
     FrozenPrefix,
-    chunked_cross_entropy,
     shared_prefix_loss,
     split_batch,
 )
@@ -208,6 +206,32 @@ def test_a_trainable_language_model_works_with_both_switches_off() -> None:
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("how", ["none", "selective", "full"])
+def test_what_rows_start_with_is_computed_once_where_the_language_model_is_trained(how: Checkpointing) -> None:
+    llava = toy_llava().double()
+    llava.model.language_model.requires_grad_(True)
+    trained = dict(llava.model.language_model.named_parameters())
+    batch, visual = ragged_batch((4, 4, 7), (9, 12, 5)), visual_tokens(llava, images(3)).detach()
+    plain = plain_loss(llava, batch, visual)
+    expected = torch.autograd.grad(plain, list(trained.values()))
+
+    enable_checkpointing(llava, ActivationCheckpointing(language=how))
+    switches = Speedups(no_prompt_gradient=False)
+    first = batch["input_ids"][0].tolist()
+    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=first, speedups=switches)
+    seen: list[int] = []
+    watch = llava.model.language_model.layers[0].mlp.register_forward_hook(
+        lambda _module, _inputs, out: seen.append(out.shape[0] * out.shape[1])
+    )
+    ours = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, split=split)
+    watch.remove()
+    assert seen == [len(PREFIX), 3 * split.ids.shape[1]]
+    torch.testing.assert_close(ours, plain, rtol=1e-7, atol=0)
+    found = torch.autograd.grad(ours, list(trained.values()))
+    for name, ours_, plain_ in zip(trained, found, expected, strict=True):
+        assert (ours_ - plain_).abs().max() < TOLERANCE[torch.float64] * plain_.abs().max(), name
+
+
 def test_left_padding_is_refused() -> None:
     batch = each(ragged_batch(), lambda tensor: tensor.flip(1))
     with pytest.raises(ValueError, match="not right-padded"):
@@ -222,35 +246,3 @@ def test_the_work_left_is_what_the_method_needs() -> None:
     assert (split.prefix_length, split.title_ids.shape, split.ids.shape) == (84, (1, 36), (1, 119))
     assert split.predicting.shape == (113,)
     assert split.seen is None
-
-
-@pytest.mark.parametrize("tokens", [7, 300, 513])
-def test_chunked_cross_entropy(tokens: int) -> None:
-    torch.manual_seed(0)
-    head = nn.Linear(8, 50, bias=False).double()
-    hidden = torch.randn(tokens, 8, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(0, 50, (tokens,))
-    targets[::5] = -100
-    rows = (targets != -100).nonzero().flatten()
-    plain = -head(hidden).log_softmax(-1)[rows, targets[rows]].sum()
-    ours = chunked_cross_entropy(head, hidden, targets)
-    torch.testing.assert_close(ours, plain)
-    for wanted in (hidden, head.weight):
-        (expected,) = torch.autograd.grad(plain, wanted, retain_graph=True)
-        (found,) = torch.autograd.grad(ours, wanted, retain_graph=True)
-        torch.testing.assert_close(found, expected)
-
-
-def test_no_chunk_of_logits_is_larger_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    head = nn.Linear(8, 50)
-    head.register_forward_hook(lambda _module, _inputs, logits: sizes.append(len(logits)))
-    monkeypatch.setattr(prefix_reuse, "LOSS_CHUNK", 4)
-    chunked_cross_entropy(head, torch.randn(10, 8), torch.zeros(10, dtype=torch.int64))
-    assert sizes == [4, 4, 2]
-
-
-def test_bf16_logits_are_compared_in_float32() -> None:
-    head = nn.Linear(8, 50).bfloat16()
-    loss = chunked_cross_entropy(head, torch.randn(3, 8).bfloat16(), torch.zeros(3, dtype=torch.int64))
-    assert loss.dtype == torch.float32

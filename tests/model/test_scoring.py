@@ -28,10 +28,11 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> LlavaNextForConditionalGe
 
 
 class Case:
-    def __init__(self, width: int, seed: int = 0, batch: int = 4) -> None:
+    def __init__(self, width: int, seed: int = 0, batch: int = 4, common: int = 7) -> None:
         rng = random.Random(seed)
         torch.manual_seed(seed)
-        self.prompts = [[1, *rng.choices(range(7, 260), k=rng.randint(4, 30)), 5, 6, 9] for _ in range(batch)]
+        start = [1, *rng.choices(range(7, 260), k=common)]
+        self.prompts = [[*start, *rng.choices(range(7, 260), k=rng.randint(4, 30)), 5, 6, 9] for _ in range(batch)]
         self.visual = [torch.randn(2, width) for _ in range(batch)]
         self.answers = [
             [[*rng.choices(range(7, 260), k=rng.randint(1, 6)), EOS] for _ in range(rng.randint(1, 5))]
@@ -108,6 +109,31 @@ def test_decoding_equals_the_plain_greedy_one(llava: Any, batch: int, left: bool
                     break
                 chosen.append(token)
             assert constrained[i] == chosen
+
+
+@torch.no_grad()
+def test_what_prompts_start_with_is_run_once(llava: Any) -> None:
+    case = Case(llava.config.text_config.hidden_size)
+    tokens: list[int] = []
+    watch = llava.model.language_model.layers[0].mlp.register_forward_hook(
+        lambda _module, _inputs, out: tokens.append(out.shape[0] * out.shape[1])
+    )
+    case.state(llava, range(4), left=False)
+    watch.remove()
+    assert tokens == [8, 4 * (max(map(len, case.prompts)) - 8)]
+
+
+@pytest.mark.parametrize("prompt", [[1, 9, 30, 31], [1, 9, 5, 6, 31]], ids=["text alone", "with other images"])
+@torch.no_grad()
+def test_prompts_of_the_same_tokens(llava: Any, prompt: list[int]) -> None:
+    case = Case(llava.config.text_config.hidden_size, batch=2)
+    case.prompts = [prompt] * 2
+    if 5 not in prompt:
+        case.visual = [case.visual[0][:0]] * 2
+    scores = case.state(llava, range(2), left=False).scores(case.answers, [0, 0])
+    for row, found in enumerate(scores):
+        plain = [plain_score(llava, prompt, answer, case.visual[row], 0) for answer in case.answers[row]]
+        assert found.tolist() == pytest.approx(plain, abs=1e-4)
 
 
 @torch.no_grad()

@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import (
     AutoModel,
     CLIPVisionConfig,
@@ -14,7 +18,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from lavic.model.sharding import repeated_layers
+from lavic.model.sharding import is_sharded, repeated_layers
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 TEXT = {**SHAPE, "vocab_size": 64, "num_key_value_heads": 2, "pad_token_id": 0}
@@ -40,3 +44,18 @@ def test_layers_in_lists_inside_a_layer_are_not_sharded_twice() -> None:
     layer = torch.nn.ModuleDict({"experts": inner})
     assert repeated_layers(torch.nn.ModuleDict({"layers": torch.nn.ModuleList([layer])})) == [layer]
     assert repeated_layers(torch.nn.Linear(2, 2)) == []
+
+
+def test_weights_of_fsdp2_and_of_zero_3_are_told_from_whole_ones() -> None:
+    model = torch.nn.Linear(2, 2)
+    assert not is_sharded(model)
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        part = DTensor.from_local(torch.zeros(1, 2), DeviceMesh("cpu", [0, 1]), [Shard(0)])
+        model.weight = torch.nn.Parameter(part)
+        assert is_sharded(model)
+    finally:
+        distributed.destroy_process_group()
+    model = torch.nn.Linear(2, 2)
+    model.bias.__dict__["ds_id"] = 3  # as DeepSpeed marks what it has taken apart
+    assert is_sharded(model)

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lavic.cost.batches import batch_flop, samples_of
+from lavic.cost.batches import batch_flop, samples_of, start_of_all
 from lavic.errors import UserError
 from lavic.evaluation.ranking import named_item
 from lavic.model.activation_checkpointing import ActivationCheckpointing
@@ -23,6 +23,7 @@ from lavic.model.parts import Lora, TrainableParts
 from lavic.model.prefix_reuse import shared_prefix_loss, split_batch
 from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
+from lavic.model.sharding import is_sharded
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import project
 from lavic.tasks.base import Task
@@ -45,7 +46,8 @@ from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISU
 log = logging.getLogger(__name__)
 
 SHORTEST_LIMIT = 16  # tokens of a generated answer: an ASIN's ten letters and its end are fewer
-TARGETS_ONLY = replace(PLAIN, target_logits_only=True)  # what of the speedups a trained language model leaves
+# What of the speedups a trained language model leaves; the start is one of a batch's rows, not kept for longer.
+SHARED_START = replace(PLAIN, target_logits_only=True, reuse_prefix=True)
 
 
 class Recommendation(Task):
@@ -156,13 +158,18 @@ class Recommendation(Task):
         """Finds a training batch's image tokens and targets while it is on the host, so that no step waits."""
         if "labels" in batch:
             prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
-            batch["split"] = split_batch(*prompt, speedups=TARGETS_ONLY)
+            first, *others = batch["input_ids"].tolist()
+            # Each pass of sharded weights waits for the other processes, which may have a batch of one row.
+            shared = first if others and not is_sharded(self.llava) else ()
+            batch["split"] = split_batch(*prompt, shared, SHARED_START)
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
     def step_flop(self, batch: ChoiceBatch) -> float:
         """Of the language model; images come as class tokens, and the projector is a ten-thousandth of it."""
-        samples = samples_of(batch["input_ids"], batch["attention_mask"], batch["labels"])
-        return batch_flop(self.llava.config, self.trainable, samples, TARGETS_ONLY)
+        shared = batch["split"].prefix_length
+        samples = samples_of(batch["input_ids"], batch["attention_mask"], batch["labels"], prefix=shared)
+        starts = [start_of_all(shared)] if shared else []
+        return batch_flop(self.llava.config, self.trainable, [*samples, *starts], SHARED_START)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums: for the own images and each control, losses and hits; target tokens; samples."""
