@@ -82,8 +82,10 @@ def main() -> None:
     train.add_argument("--rounds", type=int, default=7, help="turns of all contenders")
     train.add_argument("--samples", type=int, default=8, help="samples of each contender in a turn")
     train.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8])
-    peers = commands.add_parser("peers", help="samples/s of instruction tuning beside transformers' own Trainer")
+    peers = commands.add_parser("peers", help="samples/s of instruction tuning beside the programs that users know")
     peers.add_argument("--rounds", type=int, default=8, help="turns of all contenders; 8 are an epoch")
+    peers.add_argument("--ways", nargs="+", choices=["lora", "projector", "vision"], help="what is trained; all three")
+    peers.add_argument("--llama_factory", metavar="PYTHON", help="of the environment in which LLaMA-Factory is")
     load = commands.add_parser("data", help="start-up, memory and samples/s of loading")
     load.add_argument("--items", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     load.add_argument("--batches", type=int, default=100, help="batches of 1 to time")
@@ -99,12 +101,15 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.name == "real-size" and device.type == "cpu" and not options.toy:
         parser.error("real-size needs a GPU; --toy checks the program without one")
+    if options.name == "training" and options.samples < max(options.batch_sizes):
+        parser.error(f"--samples {options.samples} is less than a batch of {max(options.batch_sizes)}; give that many")
     before = machine()
     benchmark: Any = import_module(f"benchmarks.{options.name.replace('-', '_')}")  # and nothing that others need
     if options.name == "training":
         keep(options.name, before, benchmark.run(options.rounds, options.samples, tuple(options.batch_sizes)))
     elif options.name == "peers":
-        keep(options.name, before, benchmark.run(options.rounds))
+        ways = options.ways or list(benchmark.WAYS)
+        keep(options.name, before, benchmark.run(options.rounds, ways=ways, llama_factory=options.llama_factory))
     elif options.name == "data":
         keep(options.name, before, benchmark.run(options.items, options.batches))
     elif options.name == "operations":

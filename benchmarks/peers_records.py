@@ -1,7 +1,8 @@
-"""What `python -m benchmarks peers` trains and on what: a small LLaVA-1.5 of real proportions, made-up conversations.
+"""What `python -m benchmarks peers` trains and on what: a small LLaVA of real proportions, made-up conversations.
 
 Of LLaVA-1.5-7B the language model takes nearly all the work of a step, the tower 1.6% and the output head 2%; so here.
-An image is 576 tokens. Conversations have the turns and lengths of LLaVA-Instruct-150K: a third of several short
+An image is 576 tokens. LLaVA-1.6 cuts it into five views; they are half as wide here, so that an image is 744 tokens
+and not 2,928. Conversations have the turns and lengths of LLaVA-Instruct-150K: a third of several short
 questions, the others of one with a long answer; 6% are about no image, as of LLaVA's mix of 665k.
 """
 
@@ -17,6 +18,10 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaImageProcessor,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     MistralConfig,
 )
@@ -31,14 +36,22 @@ TEXT_ALONE = 16  # of so many records one
 WORDS = [first + vowel + last for first in "bcdfghklmnprst" for vowel in "aeiou" for last in "nrst"]
 
 
-def write(folder: Path, count: int, text_alone: bool, toy: bool) -> Path:
-    """`base/`, `images/` and `train.json` with `count` records in `folder`; returns the path of the last."""
+def write(folder: Path, count: int, text_alone: bool, views: bool, toy: bool) -> Path:
+    """`base/`, `images/` and `train.json` with `count` records in `folder`; returns the path of the last.
+
+    Args:
+        folder: receives them.
+        count: records.
+        text_alone: some have no image.
+        views: the checkpoint is a LLaVA-1.6, which cuts images into views.
+        toy: of small images and a narrow model.
+    """
     rng = Random(0)
     records = [record(number, text_alone, rng) for number in range(count)]
     (folder / "train.json").write_text(json.dumps(records), encoding="utf-8")
     (folder / "images").mkdir()
     write_images(folder / "images", count, side=160 if toy else 640)
-    write_checkpoint(folder / "base", 64 if toy else WIDTH)
+    write_checkpoint(folder / "base", 64 if toy else WIDTH, views)
     return folder / "train.json"
 
 
@@ -62,12 +75,13 @@ def _text(rng: Random, words: int) -> str:
     return " ".join(rng.choices(WORDS, k=words)).capitalize() + "."
 
 
-def write_checkpoint(folder: Path, width: int) -> None:
-    """A LLaVA-1.5 of random weights in the real one's form, with its processor."""
+def write_checkpoint(folder: Path, width: int, views: bool) -> None:
+    """A LLaVA of random weights in the real one's form, with its processor."""
     tokenizer = train_tokenizer([" ".join(WORDS)] * 4, max_tokens=500)
+    side = SIDE // 2 if views else SIDE
     vision = CLIPVisionConfig(
         hidden_size=TOWER_WIDTH, intermediate_size=4 * TOWER_WIDTH, num_hidden_layers=TOWER_LAYERS,
-        num_attention_heads=TOWER_WIDTH // 32, image_size=SIDE, patch_size=PATCH,
+        num_attention_heads=TOWER_WIDTH // 32, image_size=side, patch_size=PATCH,
     )  # fmt: skip
     text = MistralConfig(
         hidden_size=width, intermediate_size=11 * width // 4, num_hidden_layers=LAYERS,
@@ -76,15 +90,25 @@ def write_checkpoint(folder: Path, width: int) -> None:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=(SIDE // PATCH) ** 2,
-    )  # fmt: skip
+    shared = {
+        "vision_config": vision, "text_config": text,
+        "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        "image_seq_length": (side // PATCH) ** 2,
+    }  # fmt: skip
+    cut: dict[str, Any] = {
+        "size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}, "do_pad": True
+    }  # fmt: skip
     torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    cut = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}, "do_pad": True}
-    LlavaProcessor(
-        image_processor=LlavaImageProcessor(**cut), tokenizer=tokenizer, patch_size=PATCH,
-        vision_feature_select_strategy="default", chat_template=TEMPLATES["mistral"].jinja(),
-        image_token=IMAGE_TOKEN, num_additional_image_tokens=1,
+    if views:
+        shapes = [[side * rows, side * columns] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+        LlavaNextForConditionalGeneration(LlavaNextConfig(**shared, image_grid_pinpoints=shapes)).save_pretrained(
+            folder
+        )
+        images: Any = LlavaNextImageProcessor(**cut, image_grid_pinpoints=shapes)
+    else:
+        LlavaForConditionalGeneration(LlavaConfig(**shared)).save_pretrained(folder)
+        images = LlavaImageProcessor(**cut)
+    (LlavaNextProcessor if views else LlavaProcessor)(
+        image_processor=images, tokenizer=tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
+        chat_template=TEMPLATES["mistral"].jinja(), image_token=IMAGE_TOKEN, num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip

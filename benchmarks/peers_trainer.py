@@ -2,10 +2,10 @@
 
 transformers' own `Trainer`, the processor's chat template with its mask of what the assistant says, a collator that
 pads, images decoded and cut in the loader's worker. LoRA on every Linear of the language model and the projector in
-full, or the projector alone. TRL's `SFTTrainer`, where it is installed, gets the same records, collator and model.
+full, LoRA on those of the vision tower and the projector (but for the tower's last layer, of which nothing is read), or
+the projector alone. TRL's `SFTTrainer`, where it is installed, gets the same records, collator and model.
 """
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -16,23 +16,25 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from torch import Tensor
 from transformers import (
+    AutoModelForImageTextToText,
     AutoProcessor,
-    LlavaForConditionalGeneration,
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 
+from benchmarks.peers_options import Options, options
 from benchmarks.turns import Clock
 
+VISION_LINEARS = r".*(vision_tower.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)|multi_modal_projector\.linear_[12])"
 LANGUAGE_LINEARS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 class Collator:
     """Records of LLaVA's form -> the model's inputs."""
 
-    def __init__(self, base: str, images: Path) -> None:
+    def __init__(self, base: Path, images: Path) -> None:
         self.processor: Any = AutoProcessor.from_pretrained(base)
         self.processor.tokenizer.padding_side = "right"
         self.images = images
@@ -100,47 +102,36 @@ def program_of(name: str) -> tuple[Any, Any, Any]:
     return type(name, (Timed, trl.SFTTrainer), {}), arguments, datasets.Dataset.from_list
 
 
-def model_of(base: str, way: str, rank: int, dropout: float, seed: int) -> Any:
+def model_of(given: Options) -> Any:
     """The checkpoint, with what is trained in it."""
-    llava = LlavaForConditionalGeneration.from_pretrained(base, dtype=torch.float32).requires_grad_(False)
-    if way == "projector":
+    llava = AutoModelForImageTextToText.from_pretrained(given.base, dtype=torch.float32).requires_grad_(False)
+    if given.way == "projector":
         llava.model.multi_modal_projector.requires_grad_(True)
         return llava
-    torch.manual_seed(seed)
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=LANGUAGE_LINEARS,
-        modules_to_save=["multi_modal_projector"],
-    )  # fmt: skip
-    return get_peft_model(llava, config)
+    lora = partial(LoraConfig, r=given.rank, lora_alpha=2 * given.rank, lora_dropout=given.dropout)
+    torch.manual_seed(given.seed)
+    if given.way == "vision":
+        unread = f".*vision_tower.*layers.{llava.config.vision_config.num_hidden_layers - 1}[.].*"
+        return get_peft_model(llava, lora(target_modules=VISION_LINEARS, exclude_modules=unread))
+    return get_peft_model(llava, lora(target_modules=LANGUAGE_LINEARS, modules_to_save=["multi_modal_projector"]))
 
 
 def main() -> None:
     """Trains in turns."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", required=True)
-    parser.add_argument("--records", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--way", choices=["lora", "projector"], required=True)
-    parser.add_argument("--program", choices=["Trainer", "SFTTrainer"], required=True)
-    parser.add_argument("--order", choices=["random", "sequential"], required=True)
-    for name in ("batch", "steps", "max_steps", "rank", "seed"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--dropout", type=float, required=True)
-    parser.add_argument("--lr", type=float, required=True)
-    options = parser.parse_args()
-    turns = Turns(Clock(options.steps))
-    program, arguments_of, dataset_of = program_of(options.program)
+    given = options()
+    turns = Turns(Clock(given.steps))
+    program, arguments_of, dataset_of = program_of(given.program)
     arguments = arguments_of(
-        output_dir=str(options.records.parent / "theirs"), use_cpu=True, seed=options.seed,
-        per_device_train_batch_size=options.batch, max_steps=options.max_steps, learning_rate=options.lr,
-        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy=options.order,
+        output_dir=str(given.records.parent / "theirs"), use_cpu=True, seed=given.seed,
+        per_device_train_batch_size=given.batch, max_steps=given.max_steps, learning_rate=given.lr,
+        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy=given.order,
         dataloader_num_workers=1, dataloader_persistent_workers=True, remove_unused_columns=False,
         save_strategy="no", logging_steps=10, report_to="none", disable_tqdm=True,
     )  # fmt: skip
-    records = json.loads(options.records.read_text(encoding="utf-8"))
+    records = json.loads(given.records.read_text(encoding="utf-8"))
     trainer = turns.trainer = program(
-        model=model_of(options.base, options.way, options.rank, options.dropout, options.seed), args=arguments,
-        train_dataset=dataset_of(records), data_collator=Collator(options.base, options.images), callbacks=[turns],
+        model=model_of(given), args=arguments, train_dataset=dataset_of(records),
+        data_collator=Collator(given.base, given.images), callbacks=[turns],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import psutil
 
 
@@ -42,33 +41,16 @@ class Clock:
             self.wait()
 
 
-class Turns(pl.Callback):
-    """A clock for Lightning, to be named on the command line of `python -m lavic fit`.
-
-    Args:
-        steps: optimizer steps of a turn.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.clock = Clock(steps)
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Waits for the first turn."""
-        self.clock.wait()
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Every batch is a step: gradients are not accumulated."""
-        self.clock.step(float(outputs["loss"]))
-
-
 class Contender:
-    """A program in a process of its own that trains in turns; what else it says goes to the file `said`."""
+    """A module in a process of its own that trains in turns; what else it says goes to the file `said`."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], said: Path) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], said: Path, python: str = sys.executable
+    ) -> None:
         self.said = said
         with said.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [python, "-m", *arguments],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, env=environment,
             )  # fmt: skip
 
