@@ -4,6 +4,7 @@ Only the text is looked at here; whether the images are there and whole is check
 `lavic/tasks/distillation/samples.py`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,6 +14,8 @@ from lavic.catalogue.item2meta import ImageRecord, ItemRecord, read_item2meta
 from lavic.catalogue.item2meta import Skipped as Skipped  # for those who list what is left out
 from lavic.errors import UserError
 from lavic.files.json_entries import Malformed
+
+_LEADS_ON = re.compile(r"[/\\:\0]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ def read_described_images(path: Path, untitled: bool = False) -> Iterator[Descri
 
 def escapes_folder(name: str) -> bool:
     """Whether a file name would lead out of the folder it is joined to, on any system."""
+    if name != ".." and not _LEADS_ON.search(name):
+        return False  # nearly all, and at a hundredth of the time
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     absolute = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
     return absolute or ".." in windows.parts or "\0" in name

@@ -6,7 +6,9 @@ What the crawler stored was decoded by the crawler: its journal is believed of f
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 from lavic.catalogue.crawled_images import crawled_images
@@ -29,7 +31,7 @@ class ImageChecks:
         self._known = self._read()  # here and not at first use, which several threads would share
         self._crawled = crawled_images(folder)
 
-    @property
+    @cached_property
     def listing(self) -> str:
         """A hash of every file's name, size and time, and of the rule for decoding: it changes when an image does."""
         lines = (f"{name}\0{size}\0{time}\n" for name, (size, time) in sorted(self._stats.items()))
@@ -38,6 +40,14 @@ class ImageChecks:
     def undecided(self, names: Iterable[str]) -> int:
         """How many of these images have to be read: neither this folder's file of verdicts nor a journal knows them."""
         return sum(name in self._stats and self._remembered(name) is None for name in names)
+
+    def check_all(self, names: Sequence[str]) -> list[Verdict]:
+        """The verdict on each; what has to be read is read by several threads, which Pillow leaves free to run."""
+        others = [name for name in names if self._remembered(name) is None]
+        found = {name: self.check(name) for name in set(names).difference(others)}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found.update(zip(others, pool.map(self.check, others), strict=True))
+        return [found[name] for name in names]
 
     def check(self, name: str) -> Verdict:
         """Decodes one image, unless that was done before; safe to call from several threads."""

@@ -44,12 +44,22 @@ def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]) -> li
     """Tokenises each prompt and its target as one string, with EOS after the target."""
     if not prompts:
         return []
-    encoding = tokenizer([p + t for p, t in zip(prompts, targets, strict=True)], return_offsets_mapping=True)
-    encoded = []
-    for prompt, ids, offsets in zip(prompts, encoding["input_ids"], encoding["offset_mapping"], strict=True):
-        start = next((i for i, (first, last) in enumerate(offsets) if first >= len(prompt) and last > first), len(ids))
-        encoded.append(Encoded([*ids, tokenizer.eos_token_id], start))
-    return encoded
+    texts = [p + t for p, t in zip(prompts, targets, strict=True)]
+    encodings = tokenizer(texts, return_attention_mask=False).encodings
+    end = tokenizer.eos_token_id
+    return [
+        Encoded([*encoding.ids, end], _first_token(encoding, len(prompt)))
+        for encoding, prompt in zip(encodings, prompts, strict=True)
+    ]
+
+
+def _first_token(encoding: Any, place: int) -> int:
+    """The first token whose letters begin at or behind `place`; how many there are if none does."""
+    token: int | None = encoding.char_to_token(place)
+    if token is not None and encoding.token_to_chars(token)[0] == place:
+        return token
+    offsets = enumerate(encoding.offsets)  # `place` is inside of a token, or in none
+    return next((i for i, (first, last) in offsets if first >= place and last > first), len(encoding))
 
 
 def encode_distillation(
@@ -59,8 +69,9 @@ def encode_distillation(
 
     A title is shortened as far as it takes. None stands for a sample that is too long without any title.
     """
-    titles = [without_special_tokens(tokenizer, title) for title in titles]
-    descriptions = [without_special_tokens(tokenizer, description) for description in descriptions]
+    special = _special_tokens(tokenizer)  # once: it takes longer than looking for them in a text
+    titles = [_without(special, title) for title in titles]
+    descriptions = [_without(special, description) for description in descriptions]
     prompts = [distillation_prompt(title, n) for title, n in zip(titles, views, strict=True)]
     encoded: list[Encoded | None] = []
     for i, whole in enumerate(encode(tokenizer, prompts, descriptions)):
@@ -84,7 +95,14 @@ def _shorten_title(tokenizer: Any, title: str, description: str, views: int, max
 
 def without_special_tokens(tokenizer: Any, text: str) -> str:
     """Removes what the tokenizer would read as a special token (`</s>`, `<image>`, a placeholder) from a text."""
-    tokens = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    return _without(_special_tokens(tokenizer), text)
+
+
+def _special_tokens(tokenizer: Any) -> list[str]:
+    return [str(token) for token in tokenizer.added_tokens_decoder.values()]
+
+
+def _without(tokens: Sequence[str], text: str) -> str:
     while any(token in text for token in tokens):  # taking one out may leave another: `<im</s>age>`
         for token in tokens:
             text = text.replace(token, "")

@@ -88,6 +88,18 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def test_known_and_unknown_images_each_get_their_own_verdict(tmp_path: Path, decoded: list[str]) -> None:
+    folder = crawled(tmp_path, ["B1", "B2"])
+    Image.new("RGB", (7, 5)).save(folder / "new.jpg")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    checks = ImageChecks(folder, tmp_path / "cache")
+    names = ["new.jpg", "B2_0.jpg", "absent.jpg", "B1_0.jpg", "broken.jpg", "new.jpg"]
+    found = checks.check_all(names)
+    assert [found[0], *found[1:4:2], found[2], found[5]] == [(7, 5), (16, 8), (16, 8), "image missing", (7, 5)]
+    assert isinstance(found[4], str)
+    assert {"new.jpg", "broken.jpg"} == set(decoded)
+
+
 def test_what_the_crawler_stored_is_not_decoded_again(tmp_path: Path, decoded: list[str]) -> None:
     folder = crawled(tmp_path / "data", ["A", "B", "C", "D", "E"], lying="D")
     Image.new("RGB", (5, 4)).save(folder / "own_0.jpg")

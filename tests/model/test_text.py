@@ -8,6 +8,8 @@ import pytest
 
 from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.text import TEMPLATES, constant_start, distillation_prompt, encode, encode_distillation
+from tests.real_tokenizers import NAMES, needs_shared
+from tests.real_tokenizers import tokenizer as tokenizer_of
 
 DIGESTS = ["4f4bf389825938d7", "8de9bbdd2c51ee16"]
 DESCRIPTION = "The image shows a red towel with white stripes on a wooden table."
@@ -83,3 +85,18 @@ def test_the_constant_start_is_what_all_samples_share(tokenizer: Any) -> None:
     for encoded in encode(tokenizer, [distillation_prompt(t) for t in titles], ["x"] * 4):
         assert encoded.input_ids[: len(start)] == start
     assert len(start) > 40
+
+
+@needs_shared
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("target", ["", " ", "a", "é☕毛巾", "\n\nTwo lines ", "  indented", "</s>", "ing on"])
+@pytest.mark.parametrize("prompt", ["", "Look", "Look ", "Look\n", "cafe\u0301", "☕"])
+def test_the_target_starts_at_the_first_token_of_its_own(name: str, prompt: str, target: str) -> None:
+    """Also where a token lies across the border, or a letter is several tokens."""
+    real = tokenizer_of(name)
+    [encoded] = encode(real, [prompt], [target])
+    whole = real(prompt + target, return_offsets_mapping=True)
+    offsets = whole["offset_mapping"]
+    own = [place for place, (first, last) in enumerate(offsets) if first >= len(prompt) and last > first]
+    assert encoded.input_ids == [*whole["input_ids"], real.eos_token_id]
+    assert encoded.target_start == min(own, default=len(offsets))

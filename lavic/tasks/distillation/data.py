@@ -1,6 +1,7 @@
 """Stage 1's data module: LaViC's item2meta files and their images."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from lavic.batching.controls import partners_of
 from lavic.batching.left_out import LeftOut
 from lavic.batching.padding import PromptBatch
+from lavic.catalogue.image_checks import ImageChecks
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
@@ -114,8 +116,11 @@ class DistillationData(TaskData):
             return
         self.processor = load_processor(self.model_name, self.views)
         training = self.trainer is None or self.trainer.state.fn == "fit"
+        checks_of = cache(ImageChecks)  # the splits' images may lie in one folder
         for split in ("train", "val") if training else ("val",):
-            self.tables[split], skipped = load_samples(self.sources[split], self.processor, self.cache_dir, self.strict)
+            self.tables[split], skipped = load_samples(
+                self.sources[split], self.processor, self.cache_dir, self.strict, checks_of
+            )
             self.sample_counts[split] = len(self.tables[split])
             self.left_out += [LeftOut(split, entry.where, entry.reason) for entry in skipped]
 

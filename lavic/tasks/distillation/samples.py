@@ -5,15 +5,16 @@ Later runs only compare the files' sizes and times and map the finished table in
 share. A table belongs to one state of metadata, images, tokenizer and settings: its name is their hash.
 """
 
+import gc
 import hashlib
 import json
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from lavic.catalogue.image_checks import ImageChecks
 from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.files.json_entries import Entry, read_entries
-from lavic.model.text import TEMPLATES, Encoded, encode_distillation
+from lavic.model.text import TEMPLATES, encode_distillation
 from lavic.model.views import Views, count_views
 
 log = logging.getLogger(__name__)
@@ -121,9 +122,20 @@ class SampleTable:
 
 
 def load_samples(
-    source: SampleSource, processor: LlavaNextProcessor, cache_dir: Path, strict: bool
+    source: SampleSource,
+    processor: LlavaNextProcessor,
+    cache_dir: Path,
+    strict: bool,
+    checks_of: Callable[[Path, Path], ImageChecks] = ImageChecks,
 ) -> tuple[SampleTable, list[Skipped]]:
     """The table of a source, made now or found in `cache_dir`, and what was left out of it.
+
+    Args:
+        source: where the samples come from.
+        processor: of the checkpoint.
+        cache_dir: of tables and of verdicts on images.
+        strict: whether an entry that would be left out is an error.
+        checks_of: gives the verdicts on a folder's images, for sources that may share one.
 
     Raises:
         UserError: nothing usable is in it, or, if `strict`, the first entry that would be left out.
@@ -140,10 +152,11 @@ def load_samples(
         raise UserError(
             f"The cache folder {cache_dir} cannot be made ({error.strerror}); give another by data.init_args.cache_dir."
         ) from None
-    checks = ImageChecks(source.images_dir, cache_dir)
-    path = cache_dir / f"samples-{_fingerprint(source, processor, checks)}.arrow"
-    if not (path.exists() and _skipped_path(path).exists()):
-        _build(source, processor, checks, path)
+    with _no_collection():
+        checks = checks_of(source.images_dir, cache_dir)
+        path = cache_dir / f"samples-{_fingerprint(source, processor, checks)}.arrow"
+        if not (path.exists() and _skipped_path(path).exists()):
+            _build(source, processor, checks, path)
     table, skipped = SampleTable(path), _read_skipped(_skipped_path(path))
     if strict and skipped:
         first = skipped[0]
@@ -157,6 +170,18 @@ def load_samples(
             f" ({reasons or 'it is empty'}); check both paths, or fill the folder with `python -m crawl`."
         )
     return table, skipped
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's search for cycles, which a large catalogue has none of and many objects to look through."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _build(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks, path: Path) -> None:
@@ -194,8 +219,7 @@ def _say_how_long(described: list[DescribedImage], source: SampleSource, checks:
     if len(undecided) <= CHUNK:
         return
     started = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(checks.check, undecided[:TRIED]))
+    checks.check_all(undecided[:TRIED])
     seconds = (time.perf_counter() - started) / TRIED * len(undecided)
     log.info(
         "%d images of %s were not stored by the crawler, and are decoded once to see that they are whole: about %s.",
@@ -211,10 +235,8 @@ def _usable(
     skipped: list[Skipped],
 ) -> Iterator[dict[str, Any]]:
     """The rows of those whose image is whole and whose text fits; the others are added to `skipped`."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
-        checked = list(pool.map(checks.check, (d.image for d in described)))
     whole = []
-    for entry, found in zip(described, checked, strict=True):
+    for entry, found in zip(described, checks.check_all([d.image for d in described]), strict=True):
         if isinstance(found, str):
             skipped.append(Skipped(entry.image, found))
         else:
@@ -230,12 +252,10 @@ def _usable(
         if tokens is None or tokens.target_start >= len(tokens.input_ids) - 1:
             skipped.append(Skipped(entry.image, "too long for max_length" if tokens is None else "no description"))
         else:
-            yield {**_cells(entry), "views": views, **_cells(tokens)}
-
-
-def _cells(one: DescribedImage | Encoded) -> dict[str, Any]:
-    """Its fields as they are; `asdict` would copy token by token, which took most of a first start."""
-    return {field.name: getattr(one, field.name) for field in fields(one)}
+            yield {
+                "item": entry.item, "title": entry.title, "image": entry.image, "description": entry.description,
+                "views": views, "input_ids": tokens.input_ids, "target_start": tokens.target_start,
+            }  # fmt: skip
 
 
 def _fingerprint(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks) -> str:

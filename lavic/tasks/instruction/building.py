@@ -7,10 +7,8 @@ out and listed beside it; records used and records listed are together those tha
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import compress, islice
 from pathlib import Path
@@ -139,18 +137,15 @@ class _Build:
 
     def _usable(self, records: Iterator[Record]) -> Iterator[dict[str, Any]]:
         """The rows of those whose images are whole and whose text fits; the others are listed."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
-            while chunk := list(islice(records, CHUNK)):
-                names = sorted({name for record in chunk for name in record.images})
-                verdicts = dict(zip(names, pool.map(self._check, names), strict=True))
-                for record in chunk:
-                    if isinstance(row := self._row(record, [verdicts[name] for name in record.images]), str):
-                        self.unusable.append(Unusable(record.id, row))
-                    else:
-                        yield row
-
-    def _check(self, name: str) -> Verdict:
-        return "image missing" if self.checks is None else self.checks.check(name)
+        while chunk := list(islice(records, CHUNK)):
+            names = sorted({name for record in chunk for name in record.images})
+            found = ["image missing"] * len(names) if self.checks is None else self.checks.check_all(names)
+            verdicts = dict(zip(names, found, strict=True))
+            for record in chunk:
+                if isinstance(row := self._row(record, [verdicts[name] for name in record.images]), str):
+                    self.unusable.append(Unusable(record.id, row))
+                else:
+                    yield row
 
     def _row(self, record: Record, verdicts: list[Verdict]) -> dict[str, Any] | str:
         """A record's row, or why it cannot be used."""
