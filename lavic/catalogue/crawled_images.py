@@ -7,8 +7,8 @@ file, and the sides of its image. A file that is still as it says need not be de
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 VERSION = 2  # of the journal; older ones have no times, and the sides of lying images as stored
@@ -19,8 +19,7 @@ WHERE url.state = 'done' AND file.sha256 = url.sha256 AND file.mtime_ns IS NOT N
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CrawledImage:
+class CrawledImage(NamedTuple):
     """A stored file: bytes, time of change in ns, SHA-256, and its image's upright sides in pixels."""
 
     size: int

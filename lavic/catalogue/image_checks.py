@@ -37,14 +37,17 @@ class ImageChecks:
         lines = (f"{name}\0{size}\0{time}\n" for name, (size, time) in sorted(self._stats.items()))
         return hashlib.sha256((f"{RULE}\n" + "".join(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
-    def undecided(self, names: Iterable[str]) -> int:
-        """How many of these images have to be read: neither this folder's file of verdicts nor a journal knows them."""
-        return sum(name in self._stats and self._remembered(name) is None for name in names)
+    def undecided(self, names: Iterable[str]) -> list[str]:
+        """Which of these images have to be read: neither the folder's file of verdicts nor a journal knows them."""
+        return [name for name in names if name in self._stats and self._remembered(name) is None]
 
     def check_all(self, names: Sequence[str]) -> list[Verdict]:
         """The verdict on each; what has to be read is read by several threads, which Pillow leaves free to run."""
-        others = [name for name in names if self._remembered(name) is None]
-        found = {name: self.check(name) for name in set(names).difference(others)}
+        found: dict[str, Verdict] = {}
+        for name in names:
+            if (verdict := self._remembered(name)) is not None:
+                found[name] = self._noted(name, verdict)
+        others = [name for name in names if name not in found]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found.update(zip(others, pool.map(self.check, others), strict=True))
         return [found[name] for name in names]
@@ -60,14 +63,18 @@ class ImageChecks:
                 verdict = image_size(self.folder / name)
             except BrokenImage as broken:
                 verdict = str(broken)
-        if stat is not None:
-            self._known[name] = (list(stat), verdict if isinstance(verdict, str) else list(verdict))
-        return verdict
+        return self._noted(name, verdict)
 
     def save(self) -> None:
         """Keeps the verdicts for the next run."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._file, json.dumps(self._known))
+
+    def _noted(self, name: str, verdict: Verdict) -> Verdict:
+        """The verdict, kept if it is of a file whose size and time are known."""
+        if stat := self._stats.get(name):
+            self._known[name] = (list(stat), verdict if isinstance(verdict, str) else list(verdict))
+        return verdict
 
     def _remembered(self, name: str) -> Verdict | None:
         """The verdict on a file whose size and time are as they were."""

@@ -45,7 +45,10 @@ def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]) -> li
     if not prompts:
         return []
     texts = [p + t for p, t in zip(prompts, targets, strict=True)]
-    encodings = tokenizer(texts, return_attention_mask=False).encodings
+    backend = tokenizer.backend_tokenizer  # the tokenizer itself would make lists of all offsets, which no one reads
+    backend.no_truncation()
+    backend.no_padding()
+    encodings = backend.encode_batch(texts)
     end = tokenizer.eos_token_id
     return [
         Encoded([*encoding.ids, end], _first_token(encoding, len(prompt)))

@@ -214,8 +214,7 @@ def _build(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChe
 
 def _say_how_long(described: list[DescribedImage], source: SampleSource, checks: ImageChecks) -> None:
     """Says what checking will take, where it is worth a word: it is done once, and not for what the crawler stored."""
-    wanted = described[: source.max_samples]
-    undecided = [d.image for d in wanted if checks.undecided([d.image])]
+    undecided = checks.undecided(d.image for d in described[: source.max_samples])
     if len(undecided) <= CHUNK:
         return
     started = time.perf_counter()
