@@ -136,9 +136,8 @@ class Peers:
         for program in ["Trainer", *self.others()]:
             theirs = self.first_losses(self.theirs(steps, steps + 1, 0.0, records, "sequential", program))
             each = [abs(one / other - 1) for one, other in zip(own, theirs, strict=True)]
-            assert max(each[:1] if program == FACTORY[0] else each) < ALIKE, (
-                f"{program}'s losses differ: {own} {theirs}"
-            )
+            compared = each[:1] if program == FACTORY else each
+            assert max(compared) < ALIKE, f"{program}'s losses differ: {own} {theirs}"
             differences[program] = max(each)
         return differences
 

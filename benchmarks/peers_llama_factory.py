@@ -84,7 +84,7 @@ def main() -> None:
         name="peers",
         format_user=StringFormatter(slots=["[INST] {{content}} [/INST]"]),
         format_assistant=StringFormatter(slots=[" {{content}}", {"eos_token"}]),
-        format_prefix=EmptyFormatter(),
+        format_prefix=EmptyFormatter(slots=[{"bos_token"}]),
         mm_plugin=get_mm_plugin(name="llava", image_token="<image>"),
     )
     workflow.CustomSeq2SeqTrainer = Noted

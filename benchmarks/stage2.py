@@ -1,4 +1,4 @@
-"""Stage 2's two savings beside the plain way, on LLaVA-v1.6-mistral-7B's proportions at a part of its widths.
+"""Stage 2's savings beside the plain way, on LLaVA-v1.6-mistral-7B's proportions at a part of its widths.
 
     python -m benchmarks.stage2
 
@@ -6,6 +6,7 @@
 2. Scoring ten candidates on one prompt's keys and values, beside ten separate forward passes.
 3. A training step beside its floor: the FLOP that the language model cannot avoid, at the speed that this device
    reaches in plain matrix products of the same shapes.
+4. A batch's step and its prompts' scores with their common start run once, beside the same with it in every row.
 
 Layers, views, tokens a view and tokens a prompt are the real model's, so FLOPs keep their proportions; the time to
 open and cut an image is that of real images. Times are CPU seconds of one thread, the least of several runs, so
@@ -46,6 +47,7 @@ from lavic.model.visual_tokens import Normalise, cls_tokens, project
 from lavic.tasks.recommendation.item_store import ItemStore, build_item_store
 
 CANDIDATES, VIEWS, ANSWER = 10, 5, 11  # ten items, five views each, and an ID of ten tokens with EOS
+START = 113  # tokens before the conversation, by Mistral's tokenizer
 PLACEHOLDERS = [32002, 32003, 32004, 32005, 32006]
 IDENTITY = {"model": "benchmark", "adapter": "none", "views": "five"}
 
@@ -223,6 +225,42 @@ def measure_floor(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, 
     print(f"  step {taken:.3f}: {ratio:.2f} times the floor")
 
 
+def measure_start(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, batch: int, runs: int) -> None:
+    """Prints the seconds of a batch with its rows' common start run once, and with it run in each."""
+    torch.manual_seed(3)
+    input_ids = torch.randint(3, 32000, (batch, prompt_tokens + ANSWER))
+    input_ids[:, :START] = input_ids[:1, :START]
+    labels = torch.where(torch.arange(prompt_tokens + ANSWER) >= prompt_tokens, input_ids, -100)
+    model = stack_adapters(llava, None, None, Lora(dropout=0.0), "benchmark", seed=0)
+    inner = unwrap(model).train()
+    fuse_lora(inner)
+    batch_of = (input_ids, torch.ones_like(input_ids), labels)
+    speedups = replace(PLAIN, target_logits_only=True, reuse_prefix=True)
+    nothing = torch.empty(0, llava.config.text_config.hidden_size)
+
+    def step(common: list[int]) -> Tensor:
+        split = split_batch(*batch_of, PLACEHOLDERS, common, speedups)
+        loss = shared_prefix_loss(inner, *batch_of, nothing, PLACEHOLDERS, split=split)
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    @torch.no_grad()
+    def read(ids: Tensor) -> Tensor:
+        PromptState(inner, ids, torch.ones_like(ids), nothing, PLACEHOLDERS)
+        return ids
+
+    each, loss = cpu_seconds(lambda: step([]), runs)
+    once, same_loss = cpu_seconds(lambda: step(input_ids[0].tolist()), runs)
+    assert torch.allclose(loss, same_loss, rtol=1e-4), (loss, same_loss)
+    prompts = input_ids[:, :prompt_tokens]
+    others = torch.cat([torch.arange(3, 3 + batch).unsqueeze(1), prompts[:, 1:]], dim=1)  # alike in nothing
+    read_each, _ = cpu_seconds(lambda: read(others), runs)
+    read_once, _ = cpu_seconds(lambda: read(prompts), runs)
+    print(f"{batch} rows of {prompt_tokens} tokens, of which {START} are common, CPU seconds")
+    print(f"  training step: in each row {each:.3f}, once {once:.3f}: {each / once:.2f} times as fast")
+    print(f"  prompts before their scores: {read_each:.3f}, {read_once:.3f}: {read_each / read_once:.2f} times as fast")
+
+
 def main() -> None:
     """Measures the savings and the floor for short and long prompts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -231,10 +269,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2, help="timed runs of each way")
     parser.add_argument("--layers", type=int, default=32, help="of the language model, where the floor is measured")
     parser.add_argument("--floor", action="store_true", help="the third alone")
+    parser.add_argument("--start", type=int, metavar="ROWS", help="the fourth alone, with as many rows")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"widths / {options.scale}, {options.layers} layers; load average {os.getloadavg()}")
     for prompt_tokens in options.prompt_tokens:
+        if options.start:
+            measure_start(scaled_llava(options.scale, options.layers), prompt_tokens, options.start, options.runs)
+            continue
         measure_floor(scaled_llava(options.scale, options.layers), prompt_tokens, options.runs)
         if not options.floor:
             llava = scaled_llava(options.scale)
