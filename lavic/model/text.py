@@ -46,8 +46,9 @@ def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]) -> li
         return []
     texts = [p + t for p, t in zip(prompts, targets, strict=True)]
     backend = tokenizer.backend_tokenizer  # the tokenizer itself would make lists of all offsets, which no one reads
-    backend.no_truncation()
-    backend.no_padding()
+    if backend.truncation is not None or backend.padding is not None:  # whole, whatever the checkpoint's file says
+        backend.no_truncation()
+        backend.no_padding()
     encodings = backend.encode_batch(texts)
     end = tokenizer.eos_token_id
     return [

@@ -100,3 +100,11 @@ def test_the_target_starts_at_the_first_token_of_its_own(name: str, prompt: str,
     own = [place for place, (first, last) in enumerate(offsets) if first >= len(prompt) and last > first]
     assert encoded.input_ids == [*whole["input_ids"], real.eos_token_id]
     assert encoded.target_start == min(own, default=len(offsets))
+
+
+def test_what_a_checkpoint_s_file_says_of_cutting_and_filling_up_does_not_count(tiny: Path) -> None:
+    own = load_processor(str(tiny)).tokenizer
+    [whole] = encode(own, ["Look at this"], [DESCRIPTION])
+    own.backend_tokenizer.enable_truncation(5)
+    own.backend_tokenizer.enable_padding(length=99)
+    assert encode(own, ["Look at this"], [DESCRIPTION]) == [whole]
