@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lavic.demo.toy_llava import tiny_checkpoint
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script's background job ignores Ctrl-C, and so would all that a test starts in order to interrupt it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLOURS = ("red", "blue", "green", "yellow", "black", "white")
 
