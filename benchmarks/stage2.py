@@ -45,6 +45,7 @@ from lavic.model.speedups import PLAIN
 from lavic.model.views import cut_views, restrict_grid
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 from lavic.tasks.recommendation.item_store import ItemStore, build_item_store
+from lavic.tasks.recommendation.task import SHARED_START
 
 CANDIDATES, VIEWS, ANSWER = 10, 5, 11  # ten items, five views each, and an ID of ten tokens with EOS
 START = 113  # tokens before the conversation, by Mistral's tokenizer
@@ -235,11 +236,10 @@ def measure_start(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, 
     inner = unwrap(model).train()
     fuse_lora(inner)
     batch_of = (input_ids, torch.ones_like(input_ids), labels)
-    speedups = replace(PLAIN, target_logits_only=True, reuse_prefix=True)
     nothing = torch.empty(0, llava.config.text_config.hidden_size)
 
     def step(common: list[int]) -> Tensor:
-        split = split_batch(*batch_of, PLACEHOLDERS, common, speedups)
+        split = split_batch(*batch_of, PLACEHOLDERS, common, SHARED_START)
         loss = shared_prefix_loss(inner, *batch_of, nothing, PLACEHOLDERS, split=split)
         torch.autograd.backward(loss)
         return loss.detach()

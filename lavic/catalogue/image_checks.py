@@ -47,7 +47,7 @@ class ImageChecks:
         for name in names:
             if (verdict := self._remembered(name)) is not None:
                 found[name] = self._noted(name, verdict)
-        others = [name for name in names if name not in found]
+        others = [name for name in dict.fromkeys(names) if name not in found]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found.update(zip(others, pool.map(self.check, others), strict=True))
         return [found[name] for name in names]

@@ -46,7 +46,8 @@ class PromptState:
         self._cache = DynamicCache()
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         # Each pass of sharded weights waits for the other processes, which may have rows that share nothing.
-        start = 0 if is_sharded(llava) else _common_start(input_ids, attention_mask, placeholder_ids)
+        shares = len(input_ids) > 1 and not is_sharded(llava)
+        start = _common_start(input_ids, attention_mask, placeholder_ids) if shares else 0
         if start:
             self._run(embeds[:1, :start], attention_mask[:1, :start], positions[:1, :start])
             self._cache.batch_repeat_interleave(len(input_ids))
@@ -144,9 +145,7 @@ class PromptState:
 
 
 def _common_start(input_ids: Tensor, attention_mask: Tensor, placeholder_ids: Sequence[int]) -> int:
-    """How many tokens all of several rows begin with, images and each row's last token left out."""
-    if len(input_ids) == 1:
-        return 0
+    """How many tokens all rows begin with, images and each row's last token left out."""
     shown = torch.isin(input_ids, torch.tensor(list(placeholder_ids), device=input_ids.device))
     alike = (input_ids == input_ids[:1]) & attention_mask.bool() & ~shown
     count = int(alike.all(dim=0).cumprod(dim=0).sum())

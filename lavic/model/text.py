@@ -40,8 +40,8 @@ def constant_start(tokenizer: Any) -> list[int]:
     return list(tokenizer(start)["input_ids"])[:-1]
 
 
-def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[Encoded]:
-    """Tokenises each prompt and its target as one string, with EOS after the target."""
+def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str], end: int | None = None) -> list[Encoded]:
+    """Tokenises each prompt and its target as one string, with `end` after the target; None is the tokenizer's EOS."""
     if not prompts:
         return []
     texts = [p + t for p, t in zip(prompts, targets, strict=True)]
@@ -50,15 +50,15 @@ def encode(tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]) -> li
         backend.no_truncation()
         backend.no_padding()
     encodings = backend.encode_batch(texts)
-    end = tokenizer.eos_token_id
+    end = tokenizer.eos_token_id if end is None else end
     return [
-        Encoded([*encoding.ids, end], _first_token(encoding, len(prompt)))
+        Encoded([*encoding.ids, end], first_token(encoding, len(prompt)))
         for encoding, prompt in zip(encodings, prompts, strict=True)
     ]
 
 
-def _first_token(encoding: Any, place: int) -> int:
-    """The first token whose letters begin at or behind `place`; how many there are if none does."""
+def first_token(encoding: Any, place: int) -> int:
+    """Of one text's tokens the first whose letters begin at or behind `place`; how many there are if none does."""
     token: int | None = encoding.char_to_token(place)
     if token is not None and encoding.token_to_chars(token)[0] == place:
         return token

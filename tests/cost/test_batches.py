@@ -57,11 +57,8 @@ def test_a_start_that_rows_share_is_counted_once() -> None:
     counted = batch_flop(llava.config, trainable, samples, speedups)
     whole = batch_flop(llava.config, trainable, samples_of(**batch), replace(speedups, reuse_prefix=False))
     assert counter.get_total_flops() <= counted < whole
-    last = (
-        batch_flop(llava.config, trainable, [start_of_all(len(PREFIX))], speedups)
-        / llava.config.text_config.num_hidden_layers
-    )
-    assert counted - counter.get_total_flops() < last
+    start = batch_flop(llava.config, trainable, [start_of_all(len(PREFIX))], speedups)
+    assert counted - counter.get_total_flops() < start / llava.config.text_config.num_hidden_layers
 
 
 def test_rows_are_told_by_their_own_lengths() -> None:

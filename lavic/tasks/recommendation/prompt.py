@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.model.text import PLACEHOLDERS, TEMPLATES, without_special_tokens
+from lavic.model.text import PLACEHOLDERS, TEMPLATES, first_token, without_special_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,9 @@ def _encode(tokenizer: Any, prompt: str, answers: Sequence[str]) -> EncodedChoic
     cut = max(prompt.rfind(placeholder) for placeholder in PLACEHOLDERS)
     tail = prompt[max(cut, 0) :]
     endings_text = [tail + answer for answer in answers]
-    encoded = tokenizer(endings_text, add_special_tokens=cut < 0, return_offsets_mapping=True)
-    endings, targets = [], []
-    for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        endings.append([*ids, tokenizer.eos_token_id])
-        targets.append(next((i for i, (a, b) in enumerate(offsets) if a >= len(tail) and b > a), len(ids)))
+    encodings = tokenizer(endings_text, add_special_tokens=cut < 0).encodings
+    endings = [[*encoding.ids, tokenizer.eos_token_id] for encoding in encodings]
+    targets = [first_token(encoding, len(tail)) for encoding in encodings]
     shared = min(targets)
     while any(ending[:shared] != endings[0][:shared] for ending in endings):
         shared -= 1

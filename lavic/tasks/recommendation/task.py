@@ -158,10 +158,10 @@ class Recommendation(Task):
         """Finds a training batch's image tokens and targets while it is on the host, so that no step waits."""
         if "labels" in batch:
             prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
-            first, *others = batch["input_ids"].tolist()
             # Each pass of sharded weights waits for the other processes, which may have a batch of one row.
-            shared = first if others and not is_sharded(self.llava) else ()
-            batch["split"] = split_batch(*prompt, shared, SHARED_START)
+            shares = len(batch["input_ids"]) > 1 and not is_sharded(self.llava)
+            start = batch["input_ids"][0].tolist() if shares else ()
+            batch["split"] = split_batch(*prompt, start, SHARED_START)
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
     def step_flop(self, batch: ChoiceBatch) -> float:

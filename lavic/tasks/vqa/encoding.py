@@ -19,7 +19,7 @@ from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.model.seen_batch import SeenBatch
 from lavic.model.templates import template_for
-from lavic.model.text import without_special_tokens
+from lavic.model.text import encode, without_special_tokens
 from lavic.tasks.vqa.prompt import IMAGE, Question, question_prompt
 
 BLOCK = 1024  # texts tokenised at a time
@@ -130,14 +130,9 @@ class QuestionEncoder:
 
     def _joined(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], int]]:
         """The tokens of each prompt and its answer as one text, with the end token, and the answer's first."""
-        pairs = zip(prompts, answers, strict=True)
-        texts = [prompt + self.between + self._cleaned(answer).strip() for prompt, answer in pairs]
-        encoding = self.tokenizer(texts, return_offsets_mapping=True)
-        joined = []
-        for prompt, ids, offsets in zip(prompts, encoding["input_ids"], encoding["offset_mapping"], strict=True):
-            inside = (i for i, (first, last) in enumerate(offsets) if first >= len(prompt) and last > first)
-            joined.append(([*ids, self.end_id], next(inside, len(ids))))
-        return joined
+        targets = [self.between + self._cleaned(answer).strip() for answer in answers]
+        encoded = encode(self.tokenizer, prompts, targets, self.end_id)
+        return [(one.input_ids, one.target_start) for one in encoded]
 
     def _rendered(self, turn: str, answer: str | None = None) -> str:
         """A conversation by the checkpoint's template, without the BOS that the tokenizer adds."""
