@@ -4,8 +4,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
-"$PYTHON" -c 'import importlinter, mypy, pytest_cov, ruff, scipy, sentencepiece, statsmodels, tiktoken, xdist' 2>/dev/null ||
-    "$PYTHON" -m pip install -qq --disable-pip-version-check -c requirements.txt -e '.[nf4,web,dev]'
+needed="deepspeed importlinter mypy pytest_cov ruff scipy sentencepiece statsmodels tiktoken wandb xdist"
+"$PYTHON" -c "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, '$needed'.split())))" ||
+    "$PYTHON" -m pip install -qq --disable-pip-version-check -c requirements.txt -e '.[nf4,web,wandb,deepspeed,dev]'
 if [ "${1:-}" = "--quick" ]; then
     shift
     set -- -m "not slow" "$@"

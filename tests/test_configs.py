@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.strategies import DeepSpeedStrategy
 
 from lavic.commands.fit import LavicCLI, Parser
 from lavic.commands.options import found_configs
@@ -91,17 +90,6 @@ def test_a_short_name_is_found_from_any_folder(tmp_path: Path, monkeypatch: pyte
     assert found_configs(["--config", "distill"]) == ["--config", str(ROOT / "configs/distill.yaml")]
     (tmp_path / "distill").write_text("seed_everything: 3\n")  # the user's own file of that name comes first
     assert found_configs(["--config", "distill"]) == ["--config", "distill"]
-
-
-def test_deepspeeds_options_make_a_strategy_of_stage_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("deepspeed")
-    monkeypatch.chdir(ROOT)
-    config = parse("--config", "configs/distill.yaml", "--config", "with/zero2")
-    options = config.trainer.strategy.init_args  # type: ignore[attr-defined]
-    strategy = DeepSpeedStrategy(**options.as_dict())
-    assert strategy.config is not None
-    assert strategy.config["zero_optimization"]["stage"] == 2
-    assert strategy.exclude_frozen_parameters
 
 
 def test_distill_yaml_says_what_the_design_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Every task's YAML file with every overlay, by the command line: two steps on this CPU, or one sentence."""
 
 import socket
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,11 @@ from tests.tasks.cases import CASES, assert_refused, fit_arguments
 from tests.training.command_line import ROOT, losses, start
 
 TRAINED = {"8gb", "qlora", "local_lite", "debug_fast", "debug_overfit", "debug_profile"}
-REFUSED = {  # overlay -> what the sentence names, where there is no GPU and neither wandb nor deepspeed
+REFUSED = {  # overlay -> what the sentence names, where there is no GPU
     "t4_qlora": "float16, which a CPU does not",
     "cloud": "gpu",
-    "zero2": "CUDA GPUs only",
-    "zero3": "CUDA GPUs only",
-    "wandb": "wandb",
 }
-ELSEWHERE = {"fsdp2"}  # tests/tasks/test_strategies.py, with as many processes as it takes
+ELSEWHERE = {"fsdp2", "zero2", "wandb"}  # tests/tasks/test_strategies.py and tests/training/test_validation_samples.py
 TUNED = {"instruction", "vqa"}
 FITTING = {  # overlay -> the tasks whose options it sets; all where it is not named
     "local_lite": TUNED,
@@ -59,8 +55,6 @@ def fit(tiny: Path, folder: Path, task: str, overlay: str) -> tuple[str, int]:
 @pytest.mark.parametrize("task", CASES)
 @pytest.mark.parametrize("overlay", sorted(TRAINED | REFUSED.keys()))
 def test_two_steps_or_one_sentence(tiny: Path, tmp_path: Path, task: str, overlay: str) -> None:
-    if overlay == "wandb" and find_spec("wandb"):
-        pytest.skip("wandb is installed: tests/training/test_validation_samples.py trains with it")
     said, status = fit(tiny, tmp_path, task, overlay)
     if task not in FITTING.get(overlay, {task}):
         assert status == 2, said

@@ -84,7 +84,7 @@ class LavicCLI(LightningCLI):
         dtype = resolve_dtype(config.model.init_args.base.dtype, device)
         if config.trainer.precision is None:
             config.trainer.precision = PRECISION[dtype]
-        check_before_start(config.trainer.strategy, device)
+        check_before_start(config.trainer.strategy, self.subcommand)
         if config.trainer.overfit_batches:
             raise UserError(
                 f"trainer.overfit_batches is {config.trainer.overfit_batches}, which would replace the plan of batches;"

@@ -110,7 +110,7 @@ def _sharding(strategy: Any) -> str | None:
     """The strategy's name if it divides weights or optimizer state over processes, which the plan does not count."""
     named = strategy.get("class_path") if isinstance(strategy, Mapping) else getattr(strategy, "class_path", strategy)
     name = named.rpartition(".")[2] if isinstance(named, str) else type(named).__name__
-    return name if name in ("ModelParallelStrategy", "FSDPStrategy", "DeepSpeedStrategy") else None
+    return name if name in ("ModelParallelStrategy", "FSDPStrategy", "Zero") else None
 
 
 def _count_samples(path: Path, most: int | None) -> int | None:

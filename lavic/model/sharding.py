@@ -1,4 +1,4 @@
-"""Weights spread over the processes, gathered while a layer computes: by FSDP2, and how to tell of any."""
+"""FSDP2: weights spread over the processes, and gathered while a layer computes."""
 
 from typing import Any
 
@@ -51,8 +51,8 @@ def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether processes wait for each other at every pass of a layer: with FSDP2 or DeepSpeed's ZeRO-3."""
-    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters())
+    """Whether processes wait for each other at every pass of a layer, as with FSDP2."""
+    return any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def whole(value: Any) -> Any:

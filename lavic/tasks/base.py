@@ -31,7 +31,7 @@ from lavic.training.evaluation_sums import EvaluationSums
 from lavic.training.parameter_groups import parameter_groups
 from lavic.training.protocols import TaskReport
 from lavic.training.resuming import check_identity, identity_of
-from lavic.training.strategies import check_strategy
+from lavic.training.strategies import check_strategy, passes_must_match
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,11 @@ class Task(EvaluationSums):
         """LLaVA itself, its adapters in place."""
         assert self.model is not None, "configure_model comes first"
         return unwrap(self.model)
+
+    @property
+    def passes_must_match(self) -> bool:
+        """Whether this process may do nothing in a step that the others do not do."""
+        return self._trainer is not None and passes_must_match(self.trainer.strategy)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """This micro-batch's share of the step's mean loss over all supervised tokens of the global batch.

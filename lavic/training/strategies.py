@@ -6,25 +6,19 @@ A strategy that LaViC does not know may leave the processes without each other's
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-from lightning.pytorch.strategies import (
-    DDPStrategy,
-    DeepSpeedStrategy,
-    ModelParallelStrategy,
-    SingleDeviceStrategy,
-    Strategy,
-)
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 
 from lavic.errors import UserError
+from lavic.training.zero import Zero
 
-KNOWN = (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+KNOWN = (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy, Zero)
 ADVICE = "give another --trainer.strategy, such as ddp, or configs/with/fsdp2.yaml"
 
 
 def check_strategy(strategy: Strategy) -> None:
     """Raises a UserError for a strategy under which processes would not train one and the same model."""
     name = type(strategy).__name__
-    if type(strategy) not in KNOWN and not isinstance(strategy, DDPStrategy | SingleDeviceStrategy):
+    if not isinstance(strategy, KNOWN):
         raise UserError(f"The strategy {name} is not one that LaViC trains right under; {ADVICE}.")
     if isinstance(strategy, ModelParallelStrategy):
         size = getattr(strategy, "_tensor_parallel_size", 1)
@@ -35,23 +29,38 @@ def check_strategy(strategy: Strategy) -> None:
             )
 
 
-def check_before_start(strategy: Any, device: torch.device) -> None:
-    """What Lightning would say of DeepSpeed in pages, after the weights are loaded.
+def passes_must_match(strategy: Strategy) -> bool:
+    """Says whether every process must run the same passes in the same order.
+
+    FSDP2 gathers weights in each pass of a layer, and ZeRO adds up gradients in the order in which they come.
+    """
+    return isinstance(strategy, ModelParallelStrategy | Zero)
+
+
+def check_before_start(strategy: Any, subcommand: str | None) -> None:
+    """Refuses what Lightning or DeepSpeed would refuse in pages, after the weights are loaded.
 
     Args:
         strategy: as the YAML file names it, a string or a class path with its arguments.
-        device: the kind of device of this run.
+        subcommand: Lightning's, such as `fit`.
 
     Raises:
         UserError: it cannot run here.
     """
     name = strategy if isinstance(strategy, str) else strategy.class_path
-    if "deepspeed" not in name.lower():
-        return
-    instead = "or give another --trainer.strategy, such as ddp"
-    if device.type != "cuda":
+    if "deepspeed" in name.lower():
         raise UserError(
-            f"The strategy {name} runs on CUDA GPUs only, and this run is on the {device.type}; train there, {instead}."
+            f"The strategy {name} divides gradients by the accumulation twice, and its stage 3 does not go with LaViC's"
+            " speedups; give --config configs/with/zero2.yaml, which mends the first, or configs/with/fsdp2.yaml."
+        )
+    if name.rpartition(".")[2] != Zero.__name__:
+        return
+    if subcommand != "fit":
+        raise UserError(
+            f"The strategy {name} spreads what only training has; give --trainer.strategy ddp to {subcommand}."
         )
     if find_spec("deepspeed") is None:
-        raise UserError(f"The strategy {name} needs the package deepspeed; `pip install deepspeed`, {instead}.")
+        raise UserError(
+            f"The strategy {name} needs the package deepspeed; `pip install deepspeed`, or give another"
+            " --trainer.strategy, such as ddp."
+        )

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, LlavaNextForConditionalGeneration
 
 from lavic import __main__
-from lavic.commands import fit as cli
 from lavic.model.adapters.directory import save_adapter
 from lavic.model.loading import fit_embeddings
 from lavic.model.parts import Lora, TrainableParts, place_adapters
@@ -67,15 +66,25 @@ def the_sentence(out: str, err: str) -> str:
     return lines[0]
 
 
-def test_deepspeed_without_a_gpu_or_its_package(
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("deepspeed", r"deepspeed divides gradients .* twice.* configs/with/zero2.yaml"),
+        ("deepspeed_stage_3_offload", r"deepspeed_stage_3_offload .* configs/with/fsdp2.yaml"),
+        ("lightning.pytorch.strategies.DeepSpeedStrategy", r"strategies.DeepSpeedStrategy .* configs/with/zero2.yaml"),
+    ],
+)
+def test_deepspeed_as_lightning_has_it_is_refused(good: list[str], mistake: Lavic, strategy: str, said: str) -> None:
+    assert re.search(said, mistake("fit", *good, f"--trainer.strategy={strategy}"))
+
+
+def test_zero_without_its_package_or_for_a_test(
     good: list[str], mistake: Lavic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deepspeed = ("fit", *good, "--config", "configs/deepspeed_zero2.yaml")
-    assert re.search(r"DeepSpeedStrategy runs on CUDA GPUs only.* cpu; .*ddp", mistake(*deepspeed))
-    monkeypatch.setattr(cli, "_device", lambda accelerator: torch.device("cuda"))
-    monkeypatch.setattr(cli, "resolve_dtype", lambda dtype, device: torch.float32)
+    zero = (*good, "--config", "configs/with/zero2.yaml")
+    assert "--trainer.strategy ddp to validate" in mistake("validate", *zero)
     monkeypatch.setattr("lavic.training.strategies.find_spec", lambda name: None)
-    assert "`pip install deepspeed`" in mistake(*deepspeed)
+    assert "`pip install deepspeed`" in mistake("fit", *zero)
 
 
 @pytest.fixture

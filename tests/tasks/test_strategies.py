@@ -37,12 +37,20 @@ def sharded(data: int, tensor: int) -> tuple[str, ...]:
     )
 
 
+def zero(processes: int) -> tuple[str, ...]:
+    return (f"--config={ROOT}/configs/with/zero2.yaml", f"--trainer.devices={processes}")
+
+
 WAYS = {
     "resume": Way(batch_size=2, accumulate=2, stopped=2),
     "ddp": Way(("--trainer.strategy=ddp",), 2, 2),
     "ddp, accumulated": Way(("--trainer.strategy=ddp",), 2, 1, 2),
     "fsdp2": Way(sharded(2, 1), 2, 2),
     "fsdp2, resumed": Way(sharded(2, 1), 2, 1, 2, stopped=2),
+    "zero2": Way(zero(2), 2, 2),
+    "zero2, accumulated": Way(zero(2), 2, 1, 2),
+    "zero2, resumed": Way(zero(2), 2, 1, 2, stopped=2),
+    "zero3": Way(("--trainer.strategy=deepspeed_stage_3",), 2, 2),
     "nf4, resumed": Way(NF4, 1, 2, 2, NF4, stopped=2),
     "nf4, ddp": Way((*NF4, "--trainer.strategy=ddp"), 2, 2, 1, NF4),
     "nf4, fsdp2": Way((*NF4, *sharded(2, 1)), 2, 2, 1, NF4),
@@ -57,6 +65,10 @@ TABLE: dict[str, dict[str, str | None]] = {  # a task's way -> SAME, or what the
         "ddp, accumulated": SAME,
         "fsdp2": SAME,
         "fsdp2, resumed": SAME,
+        "zero2": SAME,
+        "zero2, accumulated": SAME,
+        "zero2, resumed": SAME,
+        "zero3": "with/zero2.yaml",
         "nf4, resumed": SAME,
         "nf4, ddp": SAME,
         "nf4, fsdp2": SAME,
@@ -69,6 +81,10 @@ TABLE: dict[str, dict[str, str | None]] = {  # a task's way -> SAME, or what the
         "ddp, accumulated": SAME,
         "fsdp2": SAME,
         "fsdp2, resumed": SAME,
+        "zero2": SAME,
+        "zero2, accumulated": SAME,
+        "zero2, resumed": SAME,
+        "zero3": "with/zero2.yaml",
         "nf4, resumed": SAME,
         "nf4, ddp": SAME,
         "nf4, fsdp2": SAME,
@@ -81,6 +97,10 @@ TABLE: dict[str, dict[str, str | None]] = {  # a task's way -> SAME, or what the
         "ddp, accumulated": SAME,
         "fsdp2": SAME,
         "fsdp2, resumed": SAME,
+        "zero2": SAME,
+        "zero2, accumulated": SAME,
+        "zero2, resumed": SAME,
+        "zero3": "with/zero2.yaml",
         "nf4, resumed": SAME,
         "nf4, ddp": SAME,
         "nf4, fsdp2": SAME,
@@ -93,6 +113,10 @@ TABLE: dict[str, dict[str, str | None]] = {  # a task's way -> SAME, or what the
         "ddp, accumulated": SAME,
         "fsdp2": "fit needs the whole model on each process; use ddp, not FSDP2",
         "fsdp2, resumed": "fit needs the whole model on each process; use ddp, not FSDP2",
+        "zero2": SAME,
+        "zero2, accumulated": SAME,
+        "zero2, resumed": SAME,
+        "zero3": "with/zero2.yaml",
         "nf4, resumed": SAME,
         "nf4, ddp": SAME,
         "nf4, fsdp2": "fit needs the whole model on each process; use ddp, not FSDP2",

@@ -4,12 +4,9 @@ A directory is written beside its final place and then swapped with it, so that 
 a run killed at any moment leaves the old one or the new one.
 """
 
-import ctypes
-import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -20,13 +17,12 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from lavic.files import write_text
+from lavic.files.folders import flush_folder, put_in_place
 from lavic.model.adapters.about import About, modes_of, write_about
 from lavic.model.adapters.full_parts import full_state, load_full_parts, save_full_parts
 from lavic.model.adapters.saved import WEIGHTS, Saved, read_saved
 from lavic.model.loading import Llava
 from lavic.model.parts import TrainableParts, unfreeze, unwrap
-
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's renameat2(2)
 
 
 def save_adapter(
@@ -65,8 +61,8 @@ def save_adapter(
     processor.save_pretrained(beside)
     write_text(beside / "README.md", card)
     _make_readable(beside)
-    _flush(beside)
-    _put_in_place(beside, folder)
+    flush_folder(beside)
+    put_in_place(beside, folder)
 
 
 def load_adapter(
@@ -133,34 +129,3 @@ def _make_readable(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(mode)
-
-
-def _flush(folder: Path) -> None:
-    """Makes sure that all of a folder is on the disk before it gets its final name."""
-    for path in [*(p for p in folder.rglob("*") if p.is_file()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _put_in_place(new: Path, final: Path) -> None:
-    if not final.exists():
-        new.rename(final)
-        return
-    if not _exchange(new, final):  # no such call on this system: the name is free for an instant
-        old = final.with_name(f".{final.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-        new.rename(final)
-        new = old
-    shutil.rmtree(new)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two directories in one step, where the system can."""
-    renameat2: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)

@@ -23,7 +23,6 @@ from lavic.model.parts import Lora, TrainableParts
 from lavic.model.prefix_reuse import shared_prefix_loss, split_batch
 from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
-from lavic.model.sharding import is_sharded
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import project
 from lavic.tasks.base import Task
@@ -159,7 +158,7 @@ class Recommendation(Task):
         if "labels" in batch:
             prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
             # Each pass of sharded weights waits for the other processes, which may have a batch of one row.
-            shares = len(batch["input_ids"]) > 1 and not is_sharded(self.llava)
+            shares = len(batch["input_ids"]) > 1 and not self.passes_must_match
             start = batch["input_ids"][0].tolist() if shares else ()
             batch["split"] = split_batch(*prompt, start, SHARED_START)
         return super().on_before_batch_transfer(batch, dataloader_idx)
