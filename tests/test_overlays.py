@@ -18,7 +18,7 @@ REFUSED = {  # overlay -> what the sentence names, where there is no GPU and nei
     "wandb": "wandb",
 }
 ELSEWHERE = {"fsdp2"}  # tests/tasks/test_strategies.py, with as many processes as it takes
-TUNED = {"instruction", "vqa"}
+TUNED = {"instruction", "vqa", "recommendation"}
 FITTING = {  # overlay -> the tasks whose options it sets; all where it is not named
     "local_lite": TUNED,
     "t4_qlora": {*TUNED, "distillation"},

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 SHORTEST_LIMIT = 16  # tokens of a generated answer: an ASIN's ten letters and its end are fewer
 # What of the speedups a trained language model leaves; the start is one of a batch's rows, not kept for longer.
 SHARED_START = replace(PLAIN, target_logits_only=True, reuse_prefix=True)
+LANGUAGE_LORA = TrainableParts(vision="frozen", projector="frozen", language="lora")
 
 
 class Recommendation(Task):
@@ -58,10 +59,13 @@ class Recommendation(Task):
         distilled: stage 1's adapter directory; null leaves the vision as it was pretrained.
         adapter: a saved recommendation adapter to start from, or to validate, test and predict with; null makes a
             new one.
-        lora: a new adapter's shape; it goes on every Linear of the language model, the output head excluded.
+        trainable: what of it is trained: LoRA on the language model, its output head excluded; only the adapter's
+            shape, `lora`, can be chosen.
+        lora: the same shape by the name that files of earlier releases have; null takes that of `trainable`.
         checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
         lr: the optimizer's learning rate.
         weight_decay: the optimizer's weight decay; biases and norms have none.
+        part_lr: the learning rate of `language` where it differs from `lr`.
         optimizer: a class path of an optimizer; null takes AdamW.
         scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
             keeps the rate constant.
@@ -94,20 +98,28 @@ class Recommendation(Task):
         base: BaseModel,
         distilled: Path | None = Path("out_distilled/vision_lora_adapter_best"),
         adapter: Path | None = None,
+        trainable: TrainableParts = LANGUAGE_LORA,
         lora: Lora | None = None,
         checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
         lr: float = 5e-5,
         weight_decay: float = 1e-5,
+        part_lr: dict[str, float] | None = None,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         max_new_tokens: int | None = None,
         seed: int = 42,
     ) -> None:
-        super().__init__(base, Speedups(), checkpointing, lr, weight_decay, None, optimizer, scheduler, seed)
+        super().__init__(base, Speedups(), checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
         if max_new_tokens is not None and max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
-        self.lora = lora or Lora()
-        self.trainable = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=self.lora)
+        if trainable.modes() != LANGUAGE_LORA.modes():
+            asked = ", ".join(f"{part}: {mode}" for part, mode in trainable.modes().items())
+            raise UserError(
+                f"trainable is {asked}; this task trains LoRA on the language model alone, so set vision and projector"
+                " to frozen and language to lora."
+            )
+        self.trainable = replace(trainable, lora=lora) if lora else trainable
+        self.lora = self.trainable.lora
         self.distilled = Path(distilled) if distilled else None
         self.adapter = Path(adapter) if adapter else None
         self.max_new_tokens = max_new_tokens
