@@ -42,6 +42,7 @@ from lavic.tasks.recommendation.end_to_end import write_end_to_end
 from lavic.tasks.recommendation.results import SCORED, Answer, summary_lines, write_results
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
+from lavic.training.used_adapter import UsedAdapter
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +262,8 @@ class Recommendation(Task):
         answers = {row: answer for part in parts for row, answer in part.items()}
         rows = sorted(answers)  # all, unless --trainer.limit_test_batches asked for fewer
         conversations = [data.conversations[data.test_split][row] for row in rows]
-        run = {"model": self.base.name, "distilled": str(self.distilled), "adapter": str(self.adapter)}
+        adapter = UsedAdapter.of(self.adapter).described()
+        run = {"model": self.base.name, "distilled": str(self.distilled), **adapter}
         if self.trainer.is_global_zero:
             if len(rows) < len(data.conversations[data.test_split]):
                 log.warning("%d of %d conversations were tested.", len(rows), len(data.conversations[data.test_split]))
@@ -270,9 +272,8 @@ class Recommendation(Task):
             metrics = write_results(folder, data.candidates, conversations, ordered, run, self.seed)
             lines = summary_lines(metrics["groups"])
             if data.retrieved:
-                lines += write_end_to_end(
-                    folder, conversations, ordered, data.unmatched[data.test_split], data.retrieved.k, self.seed
-                )
+                unmatched, k = data.unmatched[data.test_split], data.retrieved.k
+                lines += write_end_to_end(folder, conversations, ordered, unmatched, k, self.seed)
             for line in lines:
                 log.info("%s", line)
             for way, values in metrics["groups"]["all"]["overall"]["ways"].items():
