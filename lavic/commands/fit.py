@@ -24,6 +24,7 @@ from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
 from lavic.training.guards import SkipNonFiniteSteps
+from lavic.training.loops import validate_at_the_end
 from lavic.training.predictions import PredictionWriter, begin
 from lavic.training.preflight import Preflight
 from lavic.training.run_folder import lock_output, run_id
@@ -143,6 +144,7 @@ class LavicCLI(LightningCLI):
         usual = [kind() for kind in (BestAdapter, ValidationSamples, PredictionWriter) if kind not in own]
         trainer.callbacks[:0] = [*first, *usual, *([ResultsNote(self.used)] if self.used else [])]
         made: pl.Trainer = trainer
+        validate_at_the_end(made)
         return made
 
     def fit(self, **kwargs: Any) -> None:

@@ -78,11 +78,13 @@ class EarlyStop(EarlyStopping):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._should_skip_check(trainer):
             return
+        ending = trainer.should_stop  # for another reason
         super().on_validation_end(trainer, pl_module)
         if self.wait_count == 0:
             self.best_step = trainer.global_step
-        trainer.should_stop = trainer.should_stop or self._out_of_patience(trainer)
-        self.stopped = trainer.should_stop
+        out_of_patience = self._out_of_patience(trainer)
+        trainer.should_stop = trainer.should_stop or out_of_patience
+        self.stopped = out_of_patience or (trainer.should_stop and not ending)
         if self.stopped:
             log.info(
                 "Stopping early: %s has not been better than %.4f (step %d) since.",

@@ -233,7 +233,8 @@ class RunLog(Callback):
         samples = int(known.pop("val_samples")) if "val_samples" in known else None
         self.write("validation", step=trainer.global_step, epoch=_epoch(trainer), samples=samples, **known)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # after every callback's on_fit_end, one of which may say that the run has failed
         self._end("finished", f"{trainer.global_step} steps")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
