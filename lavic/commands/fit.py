@@ -23,6 +23,7 @@ from lavic.training.best_adapter import BestAdapter
 from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
+from lavic.training.first_step import FirstStep
 from lavic.training.guards import SkipNonFiniteSteps
 from lavic.training.loops import validate_at_the_end
 from lavic.training.predictions import PredictionWriter, begin
@@ -139,7 +140,14 @@ class LavicCLI(LightningCLI):
         # in front, so that what they know is in the checkpoint that a later callback writes
         peak = device_peak(trainer.strategy.root_device)
         measured = [Throughput(peak)] if peak else []  # before the log, which reads what it measured
-        first = [*measured, RunLog(config.logs_dir, run), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
+        first = [
+            *measured,
+            RunLog(config.logs_dir, run),
+            FirstStep(),
+            StepSeeds(config.seed_everything),
+            EndTogether(),
+            Preflight(),
+        ]
         own = {type(callback) for callback in trainer.callbacks}  # named in the YAML file, to set their options
         usual = [kind() for kind in (BestAdapter, ValidationSamples, PredictionWriter) if kind not in own]
         trainer.callbacks[:0] = [*first, *usual, *([ResultsNote(self.used)] if self.used else [])]

@@ -76,13 +76,13 @@ class OptionParser(OneSentence, ArgumentParser):
         """The options, the configuration files found, named and checked first. Raises UserError."""
         return self.parse_args(found_configs(argv))
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: Any = None) -> str:
         """The help without a run's hundred options, which `fit --help` has and which would bury the command's own."""
         hidden = {action: action.help for action in self._actions if action.dest.partition(".")[0] in RUN_SECTIONS}
         for action in hidden:
             action.help = SUPPRESS
         try:
-            text: str = super().format_help()
+            text: str = super().format_help(formatter)
         finally:
             for action, shown in hidden.items():
                 action.help = shown  # what is suppressed would not be in --print_config
@@ -194,7 +194,8 @@ def read_task(
     options = parser.parse(argv)
     unmade = {section: options.pop(section) for section in RUN_SECTIONS}
     made = parser.instantiated(options)
-    made.update(Namespace(unmade))
+    for section, given in unmade.items():
+        made[section] = given
     return made.model, made.data, made
 
 

@@ -83,8 +83,8 @@ class BestAdapter(pl.Callback):
         folder = self.folder(trainer, pl_module)
         self._save(trainer, pl_module, folder, {"step": trainer.global_step})
         log.warning(
-            "Nothing was validated (trainer.limit_val_batches is %s), so which step is the best is not known: the adapter"
-            " of the last one, step %d, is in %s.", trainer.limit_val_batches, trainer.global_step, folder,
+            "Nothing was validated (trainer.limit_val_batches is %s), so which step is the best is not known: the"
+            " adapter of the last one, step %d, is in %s.", trainer.limit_val_batches, trainer.global_step, folder,
         )  # fmt: skip
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -100,8 +100,8 @@ class BestAdapter(pl.Callback):
         if by.name in trainer.callback_metrics:
             value = float(trainer.callback_metrics[by.name])
             raise UserError(
-                f"This run leaves no adapter: {by.name} was {value} and never a finite number; lower model.init_args.lr, or"
-                " look at the data."
+                f"This run leaves no adapter: {by.name} was {value} and never a finite number; lower"
+                " model.init_args.lr, or look at the data."
             )
         raise UserError(
             f"This run leaves no adapter: no step was trained and validated (max_steps {trainer.max_steps}, max_epochs"

@@ -156,12 +156,9 @@ class TrainableCheckpoint(Checkpoint):
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         record(trainer, "checkpoint", step=trainer.global_step, path=str(path))
         if self._stop:
-            kept = next((one for one in trainer.callbacks if isinstance(one, BestAdapter)), None)  # type: ignore[attr-defined]
-            missing = (
-                " No adapter is saved yet, since a stop leaves no time to validate."
-                if kept and kept.best is None
-                else ""
-            )
+            callbacks = trainer.callbacks  # type: ignore[attr-defined]
+            none_kept = any(isinstance(one, BestAdapter) and one.best is None for one in callbacks)
+            missing = " No adapter is saved yet, since a stop leaves no time to validate." if none_kept else ""
             log.info("Stopped at step %d.%s --resume goes on from %s.", trainer.global_step, missing, path)
             stop_now(trainer, self._stop)
 

@@ -76,15 +76,13 @@ class EarlyStop(EarlyStopping):
         trainer.should_stop = self.stopped and self._out_of_patience(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._should_skip_check(trainer):
-            return
-        ending = trainer.should_stop  # for another reason
+        if self._should_skip_check(trainer) or getattr(trainer.fit_loop.epoch_loop, "is_for_the_end", False):
+            return  # what ends here may be resumed, and then has to stop where it would have without the end
         super().on_validation_end(trainer, pl_module)
         if self.wait_count == 0:
             self.best_step = trainer.global_step
-        out_of_patience = self._out_of_patience(trainer)
-        trainer.should_stop = trainer.should_stop or out_of_patience
-        self.stopped = out_of_patience or (trainer.should_stop and not ending)
+        trainer.should_stop = trainer.should_stop or self._out_of_patience(trainer)
+        self.stopped = trainer.should_stop
         if self.stopped:
             log.info(
                 "Stopping early: %s has not been better than %.4f (step %d) since.",

@@ -1,4 +1,4 @@
-"""Lightning's loops of a fit, with a validation of what the last step left, however training ends."""
+"""Lightning's loops of a fit, with a validation of what the last step left."""
 
 import lightning.pytorch as pl
 from lightning.pytorch.loops.fetchers import _DataFetcher
@@ -9,9 +9,11 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 class EpochLoop(_TrainingEpochLoop):
     """Validates after the last step of a run too.
 
-    Lightning alone ends a run without it where `max_steps` lies between two validations, and where the last epoch is not
-    one that `check_val_every_n_epoch` validates.
+    Lightning alone ends a run without it where `max_steps` lies between two validations, and where the last epoch is
+    not one that `check_val_every_n_epoch` validates.
     """
+
+    is_for_the_end = False  # whether the present validation is one that the run would not have had, had it gone on
 
     @property
     def is_cut_off(self) -> bool:
@@ -25,7 +27,12 @@ class EpochLoop(_TrainingEpochLoop):
         return super().done and not (self.is_cut_off and self._ends_training())
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
-        return super()._should_check_val_fx(data_fetcher) or (self.trainer.enable_validation and self._ends_training())
+        stops, self.trainer.should_stop = self.trainer.should_stop, False
+        scheduled = super()._should_check_val_fx(data_fetcher)
+        self.trainer.should_stop = stops
+        ends = self.trainer.enable_validation and self._ends_training()
+        self.is_for_the_end = ends and not scheduled
+        return bool(scheduled or ends)
 
     def _ends_training(self) -> bool:
         """Whether this batch is the run's last, as all processes see it."""

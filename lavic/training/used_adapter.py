@@ -1,4 +1,4 @@
-"""Which adapter a command uses, and where its results go: one rule for all that evaluate or answer."""
+"""Which adapter a command uses, and where its results go."""
 
 import hashlib
 import json

@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from lavic.runs.run_files import find_run
 from tests.tasks.cases import CASES, assert_refused, batch, fit_arguments
 from tests.training.command_line import losses, run, validation
 
-ENDS = {  # how training ends -> its options, and after which step, of the three of an epoch
+ENDS = {  # how training ends -> its options, and after which step; None: after all
     "max_steps": (("--trainer.max_steps=2",), 2),
-    "between two epochs": (("--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=1"), 3),
-    "an odd number of epochs": (("--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=3"), 9),
+    "between two epochs": (("--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=1"), None),
+    "an odd number of epochs": (("--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=3"), None),
     "limit_train_batches": (("--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=5"), 4),
-    "val_check_interval": (("--trainer.val_check_interval=2", "--trainer.max_epochs=1"), 3),
+    "val_check_interval": (("--trainer.val_check_interval=2", "--trainer.max_epochs=1"), None),
     "a callback's stop": (
         (
             "--trainer.callbacks=tests.tasks.stop_after.StopAfter",
@@ -33,7 +34,7 @@ def task(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.Te
 
 
 def arguments(options: list[str], output: Path, *more: str) -> list[str]:
-    """Three steps an epoch."""
+    """Two epochs of three or four steps."""
     return [*fit_arguments(options, output), *batch(4, 1), "--trainer.max_epochs=2", *more]
 
 
@@ -43,6 +44,7 @@ def test_the_last_step_is_validated_and_an_adapter_saved(end: str, task: tuple[s
     more, last = ENDS[end]
     output = tmp_path / "out"
     said = run(arguments(options, output, *more), output)
+    last = last or find_run(output / "logs").about["total_steps"]
     assert max(losses(output)) == last
     assert validation(output)["step"] == last
     assert "Best LoRA adapter saved." in said
