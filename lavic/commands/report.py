@@ -117,7 +117,8 @@ def _rates(run: Run) -> dict[str, list[tuple[float, float]]]:
     rates: dict[str, list[tuple[float, float]]] = {}
     for event in run.of("train"):
         for part, rate in learning_rates(event).items():
-            rates.setdefault(part or "lr", []).append((event["step"], rate))
+            if rate is not None:
+                rates.setdefault(part or "lr", []).append((event["step"], rate))
     return rates
 
 

@@ -47,7 +47,7 @@ def monitored(run: Run) -> RunMetric:
     return next((metric for metric in metrics if metric.monitored), metrics[0])
 
 
-def learning_rates(train: dict[str, Any]) -> dict[str, float]:
+def learning_rates(train: dict[str, Any]) -> dict[str, float | None]:
     """A `train` event's learning rates by part; by "" where all parts have the same."""
     return train.get("lr_by_part") or ({"": train["lr"]} if train.get("lr") is not None else {})
 

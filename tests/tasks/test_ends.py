@@ -89,6 +89,40 @@ def test_a_run_of_no_step_is_no_success(end: str, task: tuple[str, list[str]], t
     )
 
 
+def test_a_run_whose_numbers_are_never_finite_is_no_success(task: tuple[str, list[str]], tmp_path: Path) -> None:
+    name, options = task
+    if name == "vqa":  # which is judged by exact match, a finite number whatever the weights are
+        return
+    output = tmp_path / "out"
+    broken = ["--trainer.callbacks=tests.tasks.stop_after.BreakWeights", "--trainer.max_steps=1"]
+    assert_refused(run(arguments(options, output, *broken), output, status=2), "never a finite number")
+    assert find_run(output / "logs").status() == "failed"
+
+
+def test_a_validation_at_the_end_that_was_cut_off_is_done_when_resumed(
+    task: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    name, options = task
+    output = tmp_path / "out"
+    cut = "--trainer.callbacks=tests.tasks.stop_after.TerminateInValidation"
+    said = run(arguments(options, output, "--trainer.max_steps=2", cut), output, status=143)
+    assert "SIGTERM" in said
+    assert not (output / CASES[name].adapter).exists()
+    run(arguments(options, output, "--trainer.max_steps=2", "--resume"), output)
+    assert validation(output)["step"] == 2
+    assert CASES[name].weights(output)
+
+
+def test_a_signal_between_validations_says_that_no_adapter_is_saved(
+    task: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    _, options = task
+    output = tmp_path / "out"
+    cut = "--trainer.callbacks=tests.tasks.stop_after.TerminateAfterStep"
+    said = run(arguments(options, output, cut), output, status=143)
+    assert "Stopped at step 1. No adapter is saved yet, since a stop leaves no time to validate. --resume" in said
+
+
 def test_two_processes_end_alike(task: tuple[str, list[str]], tmp_path: Path) -> None:
     _, options = task
     output = tmp_path / "out"
