@@ -14,7 +14,7 @@ REFUSED = {  # overlay -> what the sentence names, where there is no GPU
     "cloud": "gpu",
 }
 ELSEWHERE = {"fsdp2", "zero2", "wandb"}  # tests/tasks/test_strategies.py and tests/training/test_validation_samples.py
-TUNED = {"instruction", "vqa"}
+TUNED = {"instruction", "vqa", "recommendation"}
 FITTING = {  # overlay -> the tasks whose options it sets; all where it is not named
     "local_lite": TUNED,
     "t4_qlora": {*TUNED, "distillation"},

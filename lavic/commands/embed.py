@@ -50,6 +50,10 @@ def main(argv: list[str]) -> int:
     folder = store_folder(data.item_store, identity)
     folder.mkdir(parents=True, exist_ok=True)
     lock_output(folder, "--data.init_args.item_store")  # rows are allotted by what the store holds
+    seen = (
+        f"by stage 1's adapter {task.distilled}" if task.distilled else "untrained (model.init_args.distilled is null)"
+    )
+    log.info("Vision: %s.", seen)
     llava = load_llava(task.base, device)
     if task.distilled is not None:
         llava = unwrap(load_adapter(llava, task.distilled, trainable=False, task="distillation"))

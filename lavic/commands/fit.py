@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from lavic.training.best_adapter import BestAdapter
 from lavic.training.checkpoint import TrainableCheckpoint, checkpoint_to_resume
 from lavic.training.early_stop import EarlyStop
 from lavic.training.failures import EndTogether, explained
+from lavic.training.first_step import FirstStep
 from lavic.training.guards import SkipNonFiniteSteps
+from lavic.training.loops import validate_at_the_end
 from lavic.training.predictions import PredictionWriter, begin
 from lavic.training.preflight import Preflight
 from lavic.training.run_folder import lock_output, run_id
@@ -31,6 +34,7 @@ from lavic.training.step_seeds import StepSeeds
 from lavic.training.strategies import check_before_start
 from lavic.training.text_log import start_text_log
 from lavic.training.throughput import Throughput, device_peak
+from lavic.training.used_adapter import OUTPUT, ResultsNote, UsedAdapter, best_folder, choose_adapter, results_folder
 from lavic.training.validation_samples import ValidationSamples
 
 PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
@@ -90,7 +94,10 @@ class LavicCLI(LightningCLI):
                 f"trainer.overfit_batches is {config.trainer.overfit_batches}, which would replace the plan of batches;"
                 " set data.init_args.max_samples instead, as configs/with/debug_overfit.yaml does."
             )
-        output = Path(config.trainer.default_root_dir or "out")
+        output = Path(config.trainer.default_root_dir or OUTPUT)
+        self.used: UsedAdapter | None = None
+        if self.subcommand != "fit":
+            output = self._settle_adapter(output)
         config.trainer.default_root_dir = str(output)
         config.trainer.enable_progress_bar = sys.stderr.isatty()
         _writable(output)
@@ -100,6 +107,18 @@ class LavicCLI(LightningCLI):
             run = run_id(config.logs_dir)
             start_text_log(config.logs_dir / f"{run}.log", terminal=sys.stderr.isatty())
             config.ckpt_path = checkpoint_to_resume(output, config.resume)
+
+    def _settle_adapter(self, output: Path) -> Path:
+        """Settles which adapter is evaluated, and returns the folder of its results."""
+        config = self.config[self.subcommand]
+        module, _, name = config.model.class_path.rpartition(".")
+        task = getattr(import_module(module), name)
+        if not hasattr(task, "adapter_folder") or "adapter" not in config.model.init_args:
+            return output
+        best = best_folder(task, config.trainer.callbacks)
+        self.used = choose_adapter(config.model.init_args.adapter, output, best)
+        config.model.init_args.adapter = self.used.folder
+        return output if self.subcommand == "validate" else results_folder(output, self.used)  # that writes none
 
     def instantiate_classes(self) -> None:
         """Makes model, data and trainer."""
@@ -121,11 +140,19 @@ class LavicCLI(LightningCLI):
         # in front, so that what they know is in the checkpoint that a later callback writes
         peak = device_peak(trainer.strategy.root_device)
         measured = [Throughput(peak)] if peak else []  # before the log, which reads what it measured
-        first = [*measured, RunLog(config.logs_dir, run), StepSeeds(config.seed_everything), EndTogether(), Preflight()]
+        first = [
+            *measured,
+            RunLog(config.logs_dir, run),
+            FirstStep(),
+            StepSeeds(config.seed_everything),
+            EndTogether(),
+            Preflight(),
+        ]
         own = {type(callback) for callback in trainer.callbacks}  # named in the YAML file, to set their options
         usual = [kind() for kind in (BestAdapter, ValidationSamples, PredictionWriter) if kind not in own]
-        trainer.callbacks[:0] = [*first, *usual]
+        trainer.callbacks[:0] = [*first, *usual, *([ResultsNote(self.used)] if self.used else [])]
         made: pl.Trainer = trainer
+        validate_at_the_end(made)
         return made
 
     def fit(self, **kwargs: Any) -> None:

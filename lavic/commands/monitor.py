@@ -23,7 +23,7 @@ from rich.text import Text
 from lavic.commands.options import OptionParser
 from lavic.errors import UserError
 from lavic.runs.run_files import Run, find_run
-from lavic.runs.run_metrics import left_out_text, monitored, run_metrics
+from lavic.runs.run_metrics import learning_rates, left_out_text, monitored, run_metrics
 from lavic.runs.terminal_chart import draw
 
 COLOURS = {"running": "green", "finished": "cyan", "interrupted": "yellow", "stale": "yellow"}
@@ -121,13 +121,13 @@ def header(run: Run) -> RenderableType:
 def numbers(run: Run) -> RenderableType:
     """The newest metrics, best values and counts."""
     train, val = run.last("train"), run.last("validation")
-    by = monitored(run)
+    by, rates = monitored(run), learning_rates(train) or {"": None}
     saved, adapter = run.last("checkpoint"), run.last("adapter")
     adapter_value = adapter.get("value", adapter.get(by.name))
     validation = [(metric.label, f"{metric.text(val.get(metric.name))} {metric.unit}") for metric in run_metrics(run)]
     cells = [
         ("train_loss", _number(train.get("train_loss"))),
-        ("learning rate", _number(train.get("lr"), ".2e")),
+        *((f"lr, {part}" if part else "learning rate", _number(rate, ".2e")) for part, rate in rates.items()),
         ("grad_norm", _number(train.get("grad_norm"), ".3f")),
         *validation,
         (f"best {by.label}", by.text(by.best(run).get(by.name))),

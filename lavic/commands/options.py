@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 
 from lavic.errors import UserError
 from lavic.files import read_text
 
 CHECKOUT = Path(__file__).parents[2] / "configs"
 INSTALLED = Path(sys.prefix) / "share" / "lavic" / "configs"
+RUN_SECTIONS = ("trainer", "checkpoint", "early_stop", "non_finite_steps")  # of a run's file, beside model and data
 RENAMED = {  # names of 0.1, until 0.3
     "distill_8gb": ("distill", "with/8gb"),
     "fsdp2": ("with/fsdp2",),
@@ -75,10 +76,26 @@ class OptionParser(OneSentence, ArgumentParser):
         """The options, the configuration files found, named and checked first. Raises UserError."""
         return self.parse_args(found_configs(argv))
 
+    def format_help(self, formatter: Any = None) -> str:
+        """The help without a run's hundred options, which `fit --help` has and which would bury the command's own."""
+        hidden = {action: action.help for action in self._actions if action.dest.partition(".")[0] in RUN_SECTIONS}
+        for action in hidden:
+            action.help = SUPPRESS
+        try:
+            text: str = super().format_help(formatter)
+        finally:
+            for action, shown in hidden.items():
+                action.help = shown  # what is suppressed would not be in --print_config
+        return text
+
     def made(self, argv: Sequence[str]) -> Namespace:
         """The same, with objects in the place of their options. Raises UserError."""
+        return self.instantiated(self.parse(argv))
+
+    def instantiated(self, options: Namespace) -> Namespace:
+        """Parsed options with objects in their place. Raises UserError."""
         with making_classes():
-            made: Namespace = self.instantiate_classes(self.parse(argv))
+            made: Namespace = self.instantiate_classes(options)
         return made
 
 
@@ -167,12 +184,32 @@ def read_task(
     parser.add_subclass_arguments(task_class, "model", required=True)
     parser.add_subclass_arguments(data_class, "data", required=True)
     parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
-    parser.add_argument("--trainer", type=dict[str, Any], default={}, help="As for fit; only its output is used.")
-    for section in ("checkpoint", "early_stop", "non_finite_steps"):
-        parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help="As for fit; not used.")
-    parser.add_argument("--logs_dir", type=str | None, default=None, help="As for fit; not used.")
+    add_run_sections(parser)
+    parser.add_argument("--logs_dir", type=Path | None, default=None, help="As for fit; not used.")
     parser.add_argument("--seed_everything", type=int, default=42, help="Seed, as for fit.")
+    parser.link_arguments("seed_everything", "model.init_args.seed")
+    parser.link_arguments("seed_everything", "data.init_args.seed")
     if add_options:
         add_options(parser)
-    made = parser.made(argv)
+    options = parser.parse(argv)
+    unmade = {section: options.pop(section) for section in RUN_SECTIONS}
+    made = parser.instantiated(options)
+    for section, given in unmade.items():
+        made[section] = given
     return made.model, made.data, made
+
+
+def add_run_sections(parser: ArgumentParser) -> None:
+    """What a run's file says of training, option by option as for `fit`: files are merged, and mistakes refused, alike.
+
+    Nothing of it is made: no strategy starts processes, and no logger opens a file.
+    """
+    from lightning.pytorch import Trainer
+
+    from lavic.training.checkpoint import TrainableCheckpoint
+    from lavic.training.early_stop import EarlyStop
+    from lavic.training.guards import SkipNonFiniteSteps
+
+    kinds = (Trainer, TrainableCheckpoint, EarlyStop, SkipNonFiniteSteps)
+    for section, kind in zip(RUN_SECTIONS, kinds, strict=True):
+        parser.add_class_arguments(kind, section, instantiate=False)

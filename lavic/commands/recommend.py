@@ -25,8 +25,7 @@ from lavic.retrieval.documents import Indexed
 from lavic.retrieval.scorers import Method
 from lavic.tasks.recommendation import Recommendation, RecommendationData
 from lavic.tasks.recommendation.recommender import NothingFound, Recommended, Recommender, seeker_turns
-
-BEST_ADAPTER = "recommendation_lora_adapter_best"
+from lavic.training.used_adapter import OUTPUT, best_folder, choose_adapter
 
 
 def main(argv: list[str]) -> int:
@@ -57,13 +56,15 @@ def load_recommender(task: Recommendation, data: RecommendationData, options: Na
     Raises:
         UserError: there is no adapter, or the catalogue or its item store cannot be used.
     """
-    if task.adapter is None:
-        task.adapter = Path(options.trainer.get("default_root_dir") or "out_recommend") / BEST_ADAPTER
-    if not task.adapter.is_dir():
+    trainer = options.trainer
+    output, best = Path(trainer.default_root_dir or OUTPUT), best_folder(task, trainer.callbacks)
+    named = task.adapter or output / best
+    if not named.is_dir():
         raise UserError(
-            f"The recommendation adapter {task.adapter} does not exist; train one with `python -m lavic fit`, or give "
+            f"The recommendation adapter {named} does not exist; train one with `python -m lavic fit`, or give "
             "another by --model.init_args.adapter."
         )
+    task.adapter = choose_adapter(task.adapter, output, best).folder
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Recommender(task, data, options.candidates, device, options.index, options.method, options.embedding_model)
 

@@ -11,7 +11,7 @@ from lavic.commands.options import OptionParser
 from lavic.files import read_text, write_text
 from lavic.files.json_entries import Entry, read_entries
 from lavic.runs.run_files import Run, find_run
-from lavic.runs.run_metrics import RunMetric, left_out_text, monitored, run_metrics
+from lavic.runs.run_metrics import RunMetric, learning_rates, left_out_text, monitored, run_metrics
 from lavic.runs.svg_chart import chart
 
 CURVES = {
@@ -19,7 +19,7 @@ CURVES = {
     "Visual gain (nats a token)": (("validation", "visual_gain"), ("validation", "visual_gain_blank")),
     "Validation perplexity": (("validation", "val_perplexity"),),
     "Gradient norm before clipping": (("train", "grad_norm"),),
-    "Learning rate": (("train", "lr"),),
+    "Learning rate": (),
     "Samples a second": (("train", "samples_per_second"),),
 }
 STYLE = """
@@ -106,7 +106,20 @@ def _curves(run: Run) -> list[str]:
     by, known = monitored(run), {name for series in CURVES.values() for _, name in series}
     own = {} if by.name in known else {by.label.capitalize(): (("validation", by.name),)}
     shown = {**own, **CURVES}
-    return [chart(title, {name: _points(run, kind, name) for kind, name in series}) for title, series in shown.items()]
+    lines = {title: {name: _points(run, kind, name) for kind, name in series} for title, series in shown.items()} | {
+        "Learning rate": _rates(run)
+    }
+    return [chart(title, named) for title, named in lines.items()]
+
+
+def _rates(run: Run) -> dict[str, list[tuple[float, float]]]:
+    """The learning rate by step, a line for each part that has its own."""
+    rates: dict[str, list[tuple[float, float]]] = {}
+    for event in run.of("train"):
+        for part, rate in learning_rates(event).items():
+            if rate is not None:
+                rates.setdefault(part or "lr", []).append((event["step"], rate))
+    return rates
 
 
 def _points(run: Run, kind: str, name: str) -> list[tuple[float, float]]:

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from lavic.errors import UserError
+from lavic.model.loading_progress import telling
 from lavic.model.processor import looks_like_path
 from lavic.model.quantization import keep_differentiable, nf4
 
@@ -79,9 +80,10 @@ def load_llava(base: BaseModel, device: torch.device) -> Llava:
     if in_4_bits(base, device):
         options["quantization_config"] = nf4(options["dtype"])
     try:
-        llava, report = architecture.from_pretrained(
-            base.name, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
-        )
+        with telling(base.name):
+            llava, report = architecture.from_pretrained(
+                base.name, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
+            )
     except ImportError as error:
         raise UserError(f"quantization: {base.quantization} needs another package: {error}") from None
     except (OSError, SafetensorError) as error:

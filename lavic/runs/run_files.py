@@ -45,7 +45,7 @@ class Run:
     @property
     def step(self) -> int:
         """Optimizer steps so far."""
-        return max((e["step"] for e in self.events if e["event"] in ("train", "validation")), default=0)
+        return max((e["step"] for e in self.events if e["event"] in ("train", "validation", "first_step")), default=0)
 
     def status(self) -> str:
         """`running`, `finished`, `interrupted`, `failed`, `crashed` or `stale`.
@@ -69,8 +69,10 @@ class Run:
         return float((train[-1]["step"] - train[0]["step"]) / (train[-1]["time"] - train[0]["time"]))
 
     def seconds_left(self) -> float | None:
-        """Until `total_steps`, at the present speed; None where either is unknown."""
+        """Until `total_steps`, at the present speed, or the first step's; None where either is unknown."""
         speed, total = self.steps_per_second(), self.about.get("total_steps")
+        if speed is None and (seconds := self.last("first_step").get("seconds")):
+            speed = 1 / float(seconds)
         return None if not speed or not total else max(0, total - self.step) / speed
 
 

@@ -47,6 +47,11 @@ def monitored(run: Run) -> RunMetric:
     return next((metric for metric in metrics if metric.monitored), metrics[0])
 
 
+def learning_rates(train: dict[str, Any]) -> dict[str, float | None]:
+    """A `train` event's learning rates by part; by "" where all parts have the same."""
+    return train.get("lr_by_part") or ({"": train["lr"]} if train.get("lr") is not None else {})
+
+
 def left_out_text(run: Run) -> str:
     """How many samples were left out, and why."""
     reasons = run.about.get("skipped") or {}

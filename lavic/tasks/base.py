@@ -158,11 +158,20 @@ class Task(EvaluationSums):
         groups = parameter_groups(trained_parameters(self.model), self.lr, self.weight_decay, self.part_lr)
         make = self.make_optimizer or torch.optim.AdamW
         optimizer = make(groups)
+        part_of = {id(parameter): part for _, parameter, part in trained_parameters(self.model)}
+        self.group_parts = [{part_of[id(p)] for p in group["params"]} for group in optimizer.param_groups]
         self.configured_rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         if self.make_scheduler is None:
             return optimizer
         schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def learning_rates(self) -> dict[str, float]:
+        """The present learning rate of each part that is trained; parts without one of their own come first."""
+        groups = self.trainer.optimizers[0].param_groups
+        pairs = zip(groups, self.group_parts, strict=True)
+        rates = {part: float(group["lr"]) for group, parts in pairs for part in sorted(parts)}
+        return dict(sorted(rates.items(), key=lambda rate: rate[0] in self.part_lr))
 
     def on_train_start(self) -> None:
         """Tells a schedule in shares of the run how long the run is; a resumed one may be longer than it was."""

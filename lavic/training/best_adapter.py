@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
+from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.model.adapters.directory import save_adapter
 from lavic.model.sharding import trainable_state
@@ -32,6 +33,7 @@ class BestAdapter(pl.Callback):
     def __init__(self, name: str | None = None) -> None:
         self.name = name
         self.best: float | None = None
+        self.last_saved = False  # where nothing was validated
         self._state: dict[str, Tensor] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,11 +66,51 @@ class BestAdapter(pl.Callback):
         write_text(output / f"val_metrics_epoch_{epoch}.txt", _as_text(metrics))
         log.info("Epoch %d: %s", epoch, report.headline_text(metrics))
         if is_best:
-            folder = output / (self.name or pl_module.adapter_folder)
+            folder = self.folder(trainer, pl_module)
             self._save(trainer, pl_module, folder, {"epoch": epoch, "step": trainer.global_step, **metrics})
             said = f"{by.label} {value:{by.form}}"
             record(trainer, "adapter", step=trainer.global_step, path=str(folder), metric=by.name, value=value)
             log.info("Best LoRA adapter saved. (%s, %s)", folder, said)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Saves the last step's adapter where nothing is validated, and says that it is not called the best."""
+        if self.best is not None or trainer.enable_validation or not trainer.global_step:
+            return
+        self._state = trainable_state(pl_module.model) if getattr(pl_module, "device_mesh", None) is not None else None
+        self.last_saved = True
+        if not trainer.is_global_zero:
+            return
+        folder = self.folder(trainer, pl_module)
+        self._save(trainer, pl_module, folder, {"step": trainer.global_step})
+        log.warning(
+            "Nothing was validated (trainer.limit_val_batches is %s), so which step is the best is not known: the"
+            " adapter of the last one, step %d, is in %s.", trainer.limit_val_batches, trainer.global_step, folder,
+        )  # fmt: skip
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Ends a run that leaves no adapter with the reason.
+
+        Raises:
+            UserError: training took no step, or no validation gave a finite number.
+        """
+        folder = self.folder(trainer, pl_module)
+        if self.best is not None or self.last_saved or (trainer.ckpt_path and folder.is_dir()):
+            return
+        by = report_of(pl_module).best_by
+        if by.name in trainer.callback_metrics:
+            value = float(trainer.callback_metrics[by.name])
+            raise UserError(
+                f"This run leaves no adapter: {by.name} was {value} and never a finite number; lower"
+                " model.init_args.lr, or look at the data."
+            )
+        raise UserError(
+            f"This run leaves no adapter: no step was trained and validated (max_steps {trainer.max_steps}, max_epochs"
+            f" {trainer.max_epochs}, limit_train_batches {trainer.limit_train_batches}); allow at least one step more."
+        )
+
+    def folder(self, trainer: Any, task: Any) -> Path:
+        """The best adapter's directory."""
+        return Path(trainer.default_root_dir) / (self.name or task.adapter_folder)
 
     def _save(self, trainer: Any, task: Any, folder: Path, metrics: dict[str, float]) -> None:
         card = model_card(task, trainer.datamodule, metrics)

@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lavic.errors import UserError
 from lavic.files import writing_bytes
+from lavic.training.best_adapter import BestAdapter
 from lavic.training.interruption import ControlGroup, SignalFlag, stop_now
 from lavic.training.position import AFTER_STEP, AFTER_VALIDATION, BEFORE_VALIDATION, recount, write_position
 from lavic.training.resuming import (
@@ -155,7 +156,10 @@ class TrainableCheckpoint(Checkpoint):
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         record(trainer, "checkpoint", step=trainer.global_step, path=str(path))
         if self._stop:
-            log.info("Stopped at step %d; --resume goes on from %s.", trainer.global_step, path)
+            callbacks = trainer.callbacks  # type: ignore[attr-defined]
+            none_kept = any(isinstance(one, BestAdapter) and one.best is None for one in callbacks)
+            missing = " No adapter is saved yet, since a stop leaves no time to validate." if none_kept else ""
+            log.info("Stopped at step %d.%s --resume goes on from %s.", trainer.global_step, missing, path)
             stop_now(trainer, self._stop)
 
     def on_save_checkpoint(

@@ -76,8 +76,8 @@ class EarlyStop(EarlyStopping):
         trainer.should_stop = self.stopped and self._out_of_patience(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._should_skip_check(trainer):
-            return
+        if self._should_skip_check(trainer) or getattr(trainer.fit_loop.epoch_loop, "is_for_the_end", False):
+            return  # what ends here may be resumed, and then has to stop where it would have without the end
         super().on_validation_end(trainer, pl_module)
         if self.wait_count == 0:
             self.best_step = trainer.global_step

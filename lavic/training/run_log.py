@@ -193,11 +193,15 @@ class RunLog(Callback):
         seconds = time.perf_counter() - self._interval_start - self._apart
         loss = trainer.strategy.reduce(self._loss, reduce_op="mean")
         metrics = trainer.callback_metrics
-        event = {
+        rates = _learning_rates(trainer, pl_module)
+        named = rates if len(set(rates.values())) > 1 else {}
+        lr = next(iter(rates.values()))
+        event: dict[str, Any] = {
             "step": trainer.global_step,
             "epoch": _epoch(trainer),
             "train_loss": float(loss) / (trainer.global_step - self._first_step),
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": lr,
+            "lr_by_part": named or None,
             "grad_norm": float(metrics["grad_norm"]) if "grad_norm" in metrics else None,
             "samples_per_second": self._samples * trainer.world_size / seconds,
             "tokens_per_second": float(self._tokens) * trainer.world_size / seconds,
@@ -207,15 +211,18 @@ class RunLog(Callback):
         }
         self._start_interval(trainer)
         pl_module.log("train_loss", event["train_loss"], prog_bar=True, batch_size=1)  # TensorBoard, progress bar
+        for part, rate in (named or {"": lr}).items():
+            pl_module.log(f"lr_{part}".rstrip("_"), rate, batch_size=1)
         self.write("train", **event)
+        shown = ", ".join(f"{part} {rate:.2e}" for part, rate in named.items()) or f"{lr:.2e}"
         norm = "" if event["grad_norm"] is None else f", grad_norm {event['grad_norm']:.3f}"
         steps_log.info(
-            "step %d/%s, epoch %.2f: train_loss %.4f, lr %.2e%s, %.2f samples/s, data wait %.0f%%, %.2f GiB",
+            "step %d/%s, epoch %.2f: train_loss %.4f, lr %s%s, %.2f samples/s, data wait %.0f%%, %.2f GiB",
             event["step"],
             self._total_steps,
             event["epoch"],
             event["train_loss"],
-            event["lr"],
+            shown,
             norm,
             event["samples_per_second"],
             100 * event["data_wait"],
@@ -233,7 +240,8 @@ class RunLog(Callback):
         samples = int(known.pop("val_samples")) if "val_samples" in known else None
         self.write("validation", step=trainer.global_step, epoch=_epoch(trainer), samples=samples, **known)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # after every callback's on_fit_end, one of which may say that the run has failed
         self._end("finished", f"{trainer.global_step} steps")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -246,6 +254,14 @@ class RunLog(Callback):
             self._ended = True
             self.write("end", status=status, message=message)
             logging.getLogger().removeHandler(self._warnings)
+
+
+def _learning_rates(trainer: pl.Trainer, module: Any) -> dict[str, float]:
+    """By part, as the task says; of a module that is no task, its first group's."""
+    if hasattr(module, "learning_rates"):
+        rates: dict[str, float] = module.learning_rates()
+        return rates
+    return {"all": trainer.optimizers[0].param_groups[0]["lr"]}
 
 
 def _epoch(trainer: pl.Trainer) -> float:

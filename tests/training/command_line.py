@@ -5,6 +5,7 @@ shell: arguments, environment, output, exit status, kills.
 """
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -51,6 +52,7 @@ def fork(main: Callable[[], int | None], environment: Mapping[str, str], out: Pa
             with path.open("ab") as file:
                 os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        logging.getLogger().handlers.clear()  # pytest's, which would keep the log from the console
         os.environ.update(environment)
         torch.set_num_threads(1)
         sys.exit(main())

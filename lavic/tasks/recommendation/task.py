@@ -41,12 +41,14 @@ from lavic.tasks.recommendation.end_to_end import write_end_to_end
 from lavic.tasks.recommendation.results import SCORED, Answer, summary_lines, write_results
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
+from lavic.training.used_adapter import UsedAdapter
 
 log = logging.getLogger(__name__)
 
 SHORTEST_LIMIT = 16  # tokens of a generated answer: an ASIN's ten letters and its end are fewer
 # What of the speedups a trained language model leaves; the start is one of a batch's rows, not kept for longer.
 SHARED_START = replace(PLAIN, target_logits_only=True, reuse_prefix=True)
+LANGUAGE_LORA = TrainableParts(vision="frozen", projector="frozen", language="lora")
 
 
 class Recommendation(Task):
@@ -57,10 +59,13 @@ class Recommendation(Task):
         distilled: stage 1's adapter directory; null leaves the vision as it was pretrained.
         adapter: a saved recommendation adapter to start from, or to validate, test and predict with; null makes a
             new one.
-        lora: a new adapter's shape; it goes on every Linear of the language model, the output head excluded.
+        trainable: what of it is trained: LoRA on the language model, its output head excluded; only the adapter's
+            shape, `lora`, can be chosen.
+        lora: the same shape by the name that files of earlier releases have; null takes that of `trainable`.
         checkpointing: parts whose activations are computed again in the backward pass: less memory, more time.
         lr: the optimizer's learning rate.
         weight_decay: the optimizer's weight decay; biases and norms have none.
+        part_lr: the learning rate of `language` where it differs from `lr`.
         optimizer: a class path of an optimizer; null takes AdamW.
         scheduler: a class path of a learning-rate schedule, such as lavic.training.schedules.WarmupCosine; null
             keeps the rate constant.
@@ -93,20 +98,28 @@ class Recommendation(Task):
         base: BaseModel,
         distilled: Path | None = Path("out_distilled/vision_lora_adapter_best"),
         adapter: Path | None = None,
+        trainable: TrainableParts = LANGUAGE_LORA,
         lora: Lora | None = None,
         checkpointing: ActivationCheckpointing = ActivationCheckpointing(),  # noqa: B008  (frozen)
         lr: float = 5e-5,
         weight_decay: float = 1e-5,
+        part_lr: dict[str, float] | None = None,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         max_new_tokens: int | None = None,
         seed: int = 42,
     ) -> None:
-        super().__init__(base, Speedups(), checkpointing, lr, weight_decay, None, optimizer, scheduler, seed)
+        super().__init__(base, Speedups(), checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
         if max_new_tokens is not None and max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
-        self.lora = lora or Lora()
-        self.trainable = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=self.lora)
+        if trainable.modes() != LANGUAGE_LORA.modes():
+            asked = ", ".join(f"{part}: {mode}" for part, mode in trainable.modes().items())
+            raise UserError(
+                f"trainable is {asked}; this task trains LoRA on the language model alone, so set vision and projector"
+                " to frozen and language to lora."
+            )
+        self.trainable = replace(trainable, lora=lora) if lora else trainable
+        self.lora = self.trainable.lora
         self.distilled = Path(distilled) if distilled else None
         self.adapter = Path(adapter) if adapter else None
         self.max_new_tokens = max_new_tokens
@@ -248,7 +261,8 @@ class Recommendation(Task):
         answers = {row: answer for part in parts for row, answer in part.items()}
         rows = sorted(answers)  # all, unless --trainer.limit_test_batches asked for fewer
         conversations = [data.conversations[data.test_split][row] for row in rows]
-        run = {"model": self.base.name, "distilled": str(self.distilled), "adapter": str(self.adapter)}
+        adapter = UsedAdapter.of(self.adapter).described()
+        run = {"model": self.base.name, "distilled": str(self.distilled), **adapter}
         if self.trainer.is_global_zero:
             if len(rows) < len(data.conversations[data.test_split]):
                 log.warning("%d of %d conversations were tested.", len(rows), len(data.conversations[data.test_split]))
@@ -257,9 +271,8 @@ class Recommendation(Task):
             metrics = write_results(folder, data.candidates, conversations, ordered, run, self.seed)
             lines = summary_lines(metrics["groups"])
             if data.retrieved:
-                lines += write_end_to_end(
-                    folder, conversations, ordered, data.unmatched[data.test_split], data.retrieved.k, self.seed
-                )
+                unmatched, k = data.unmatched[data.test_split], data.retrieved.k
+                lines += write_end_to_end(folder, conversations, ordered, unmatched, k, self.seed)
             for line in lines:
                 log.info("%s", line)
             for way, values in metrics["groups"]["all"]["overall"]["ways"].items():

@@ -75,7 +75,8 @@ def write_results(
         writer.writerows(rows[:CSV_ROWS])
         write_text(folder / "results.csv", table.getvalue())
     metrics = metrics_of(ordered, mode, seed)
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1))
+    whose = {name: config[name] for name in ("adapter", "adapter_sha256") if name in config}
+    write_text(folder / "metrics.json", json.dumps({**metrics, **whose}, indent=1))
     write_text(folder / "evaluation_config.json", json.dumps({**config, "mode": mode, "seed": seed}, indent=1))
     return metrics
 

@@ -33,6 +33,7 @@ from lavic.tasks.vqa.results import (
 )
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
+from lavic.training.used_adapter import UsedAdapter
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +235,7 @@ class Vqa(Task):
         if not self.trainer.is_global_zero:
             return
         config = {
-            "model": self.base.name, "adapter": str(self.adapter) if self.adapter else None,
+            "model": self.base.name, **UsedAdapter.of(self.adapter).described(),
             "test_data": str(data.files["test"]), "images_dir": str(data.images_dir), "instruction": data.instruction,
             "knowledge": {"mode": data.knowledge.mode, "path": str(data.knowledge.path)}, "decoding": "greedy",
             "max_new_tokens": self.max_new_tokens, "left_out": len(data.left_out),
