@@ -7,7 +7,8 @@ One folder for each identity (model, stage-1 adapter, way of cutting), named by 
 - `done-<shard>-of-<shards>.jsonl`: a line for each item, with its image's hash, written after its tokens.
 
 A killed run therefore loses only its last batch, several processes can fill one store, and a changed image
-is seen: its size and time are compared first, and its hash where they differ.
+is seen: its size and times are compared first, and its hash where they differ. The time of change (ctime) is among
+them, since a copy can bear the other time of the file that it replaces.
 """
 
 import hashlib
@@ -49,6 +50,7 @@ class Embedded:
     sha256: str
     time: float
     fault: str = ""
+    ctime_ns: int = 0
 
 
 def store_identity(model_name: str, adapter: Path | None, views: str) -> dict[str, str]:
@@ -219,8 +221,8 @@ class _Images(Dataset[tuple[Embedded, Tensor | None]]):
         except BrokenImage as broken:
             fault = str(broken)
         count = 0 if views is None else len(views)
-        entry = Embedded(item, row, count, stat.st_size, stat.st_mtime_ns, file_hash(image), time.time(), fault)
-        return entry, views
+        state = (stat.st_size, stat.st_mtime_ns, file_hash(image))
+        return Embedded(item, row, count, *state, time.time(), fault, stat.st_ctime_ns), views
 
 
 def _join(batch: list[tuple[Embedded, Tensor | None]]) -> tuple[list[Embedded], Tensor]:
@@ -269,7 +271,8 @@ def _read_journal(folder: Path) -> dict[int, Embedded]:
 def _is_fresh(entry: Embedded, image: Path) -> bool:
     try:
         stat = image.stat()
-        same = (entry.size, entry.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+        written = (entry.size, entry.mtime_ns, entry.ctime_ns)
+        same = written == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         return same or (entry.size == stat.st_size and entry.sha256 == file_hash(image))
     except OSError:
         return False
