@@ -32,6 +32,7 @@ def crawl_with_stub(urls: int, folder: Path) -> dict[str, float]:
     from rich.console import Console
 
     from crawl.fetch import Body, FetchError, Kind
+    from crawl.headers import Validators
     from crawl.session import crawl
     from crawl.settings import Settings
 
@@ -42,7 +43,7 @@ def crawl_with_stub(urls: int, folder: Path) -> dict[str, float]:
     class Stub:
         """Answers without a network."""
 
-        async def get(self, url: str) -> Body:
+        async def get(self, url: str, known: Validators) -> Body:
             """An image, or 404."""
             if urls > 100_000 and int(url.rsplit("/", 1)[1]) % 10:
                 raise FetchError("HTTP status 404", Kind.PERMANENT, 404)

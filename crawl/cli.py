@@ -19,7 +19,7 @@ def make_parser() -> ArgumentParser:
         prog="python -m crawl",
         description="Fill data/train_images and data/valid_images from the metadata files in data/. Run it"
         " again at any time: it fetches only what is missing. Exit status: 0 everything obtainable is there,"
-        " 2 wrong input, 3 transient failures remain, 130 stopped by Ctrl-C.",
+        " 2 wrong input, or no image at all could be had, 3 transient failures remain, 130 stopped by Ctrl-C.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file of options, like `in_flight: 32`")

@@ -1,31 +1,36 @@
 """The crawl itself: jobs fetched and verified side by side, stored and entered in batches."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from crawl.counts import Counts
-from crawl.fetch import Kind
+from crawl.fetch import NOT_MODIFIED, Body, Kind
+from crawl.headers import Validators
 from crawl.journal import FileRow, Journal, State, Verdict
 from crawl.plan import Job, Page
 from crawl.retries import GaveUpError, Obtained, Retries
 from crawl.store import FileError, Store, Written
 from crawl.verifiers import Checked, Verifiers
 from crawl.verify import BrokenImageError
+from lavic.files import file_hash
 
 BATCH_SECONDS = 0.25  # how long an image waits for others before the disk is asked to make them durable
 BATCH_LENGTH = 128
+
+NOTHING_KNOWN = Validators()
 
 STATES = {Kind.TRANSIENT: State.TRANSIENT, Kind.PERMANENT: State.PERMANENT, Kind.REFUSED: State.REFUSED}
 
 
 @dataclass(slots=True)  # not frozen, like all that is made once an image: that would double the cost
 class _Finished:
-    """A job's end: the files to publish, and then what to enter."""
+    """A job's end: the files to publish, and then what to enter, if anything has changed."""
 
-    verdict: Verdict
+    verdict: Verdict | None
     files: list[Written]
     fetched: bool = False
 
@@ -111,41 +116,67 @@ class Crawler:
     # --- one job ---
 
     async def _run_job(self, job: Job) -> None:
-        files: list[Written] = []
+        finished = _Finished(None, [])
         try:
-            verdict, fetched = await self._complete(job, files)
+            finished.verdict, finished.fetched = await self._complete(job, finished.files)
+            if job.refresh and not finished.fetched:
+                await self._refresh(job, finished)
         except GaveUpError as error:
-            verdict = Verdict(job.row.id, STATES[error.kind], error.tries, error.status, error.reason)
-            fetched = False
+            finished.verdict = Verdict(job.row.id, STATES[error.kind], error.tries, error.status, error.reason)
         except FileError as error:
-            verdict, fetched = Verdict(job.row.id, State.PERMANENT, reason=str(error)), False
+            finished.verdict = Verdict(job.row.id, State.PERMANENT, reason=str(error))
         except BaseException:
-            self._store.discard(files)
+            self._store.discard(finished.files)
             raise
-        self._finished.append(_Finished(verdict, files, fetched))
+        self._finished.append(finished)
         if len(self._finished) in (1, BATCH_LENGTH):
             self._wake.set()
 
-    async def _complete(self, job: Job, files: list[Written]) -> tuple[Verdict, bool]:
+    async def _complete(self, job: Job, files: list[Written]) -> tuple[Verdict | None, bool]:
         """Get every file of a job under a temporary or final name, collected in `files`.
 
-        Returns the verdict and whether the image was fetched.
+        Returns the verdict, None if all were there, and whether the image was fetched.
         """
+        if not job.missing and not job.unverified:
+            return None, False
         image = await self._look_at_disk(job, files) if job.unverified or job.present else None
-        obtained: Obtained[Checked] | None = None
+        obtained: Obtained[Checked | None] | None = None
         if image is None:
-            obtained = await self._fetch(job, files)
+            obtained = await self._fetch(job, files, _targets(job.missing))
             image = obtained.value
+            assert image is not None  # nothing was known of it, and so it came whole
         elif job.missing:  # the same image under another name
             stored = image.files[0]
-            copied = await self._verifiers.copy(stored.temporary or stored.final, _targets(job))
+            copied = await self._verifiers.copy(stored.temporary or stored.final, _targets(job.missing))
             files += copied.files
-        verdict = Verdict(
-            job.row.id, State.DONE, reason=None if obtained else "found on disk",
-            tries=obtained.tries if obtained else 0, status=obtained.status if obtained else None,
-            size=files[-1].size, width=image.width, height=image.height, sha256=files[-1].sha256,
-        )  # fmt: skip
-        return verdict, obtained is not None
+        return _done(job, image, files[-1], obtained), obtained is not None
+
+    async def _refresh(self, job: Job, finished: _Finished) -> None:
+        """Ask for an image that is there again. What comes takes its place; where nothing comes, it stays."""
+        on_disk = [*job.present, *job.unverified]
+        as_stored = await asyncio.to_thread(lambda: all(map(_is_as_stored, on_disk)))
+        known = job.row.validators if as_stored else Validators()
+        fresh: list[Written] = []
+        try:
+            files = {file.id: file for file in (*on_disk, *job.missing)}
+            obtained = await self._fetch(job, fresh, _targets(files.values()), known)
+        except GaveUpError as error:
+            self._counts.unanswered[error.kind, error.reason] += 1
+            return
+        except BaseException:
+            self._store.discard(fresh)
+            raise
+        image = obtained.value
+        if image is not None:
+            finished.verdict = _done(job, image, fresh[-1], obtained)
+        elif finished.verdict is not None:
+            finished.verdict.validators = known
+        if image is None or (as_stored and all(file.sha256 == fresh[-1].sha256 for file in on_disk)):
+            self._store.discard(fresh)  # the same bytes: the files keep their times, and what was made of them
+            self._counts.unchanged += not finished.files
+            return
+        self._store.discard(finished.files)
+        finished.files, finished.fetched = fresh, True
 
     async def _look_at_disk(self, job: Job, files: list[Written]) -> Checked | None:
         """Verify the job's files that are there; broken ones join the missing. Returns a good image."""
@@ -165,15 +196,20 @@ class Crawler:
         files += image.files
         return image
 
-    async def _fetch(self, job: Job, files: list[Written]) -> Obtained[Checked]:
-        """Fetch the job's image. Only while it is on the network can `stop` cancel it."""
+    async def _fetch(
+        self, job: Job, files: list[Written], targets: list[tuple[int, str]], known: Validators = NOTHING_KNOWN
+    ) -> Obtained[Checked | None]:
+        """Fetch the job's image; None if it still is as `known`. Only while it is on the network can `stop` cancel
+        it."""
         task = asyncio.current_task()
         assert task is not None
 
-        async def accept(body: bytes) -> Checked:
+        async def accept(body: Body) -> Checked | None:
             self._on_network.discard(task)
+            if body.status == NOT_MODIFIED:
+                return None
             try:
-                image = await self._verifiers.write(body, _targets(job))
+                image = await self._verifiers.write(body.data, targets)
             except BrokenImageError:
                 self._back_to_network(task)
                 raise
@@ -182,7 +218,7 @@ class Crawler:
 
         self._back_to_network(task)
         try:
-            return await self._retries.get(job.row.url, accept)
+            return await self._retries.get(job.row.url, accept, known)
         finally:
             self._on_network.discard(task)
 
@@ -217,21 +253,42 @@ class Crawler:
         failed = self._store.publish(file for finished in batch for file in finished.files)
         for finished in batch:
             verdict = finished.verdict
+            if verdict is None:
+                continue
             good = [file for file in finished.files if file.file_id not in failed]
             verdict.files = [(file.file_id, file.size, file.sha256, file.mtime_ns) for file in good]
             if len(good) < len(finished.files):
                 verdict.state, verdict.reason = State.PERMANENT, "the file cannot be written under its name"
-        self._journal.enter(finished.verdict for finished in batch)
+        self._journal.enter(finished.verdict for finished in batch if finished.verdict is not None)
 
     def _count(self, finished: _Finished) -> None:
-        if finished.verdict.state is not State.DONE:
+        if finished.verdict is not None and finished.verdict.state is not State.DONE:
             self._counts.failed += 1
         elif finished.fetched:
             self._counts.fetched += 1
-            self._counts.bytes += finished.verdict.size or 0
-        else:
+            self._counts.bytes += finished.files[-1].size
+        elif finished.files:
             self._counts.adopted += 1
 
 
-def _targets(job: Job) -> list[tuple[int, str]]:
-    return [(file.id, file.path) for file in job.missing]
+def _targets(files: Iterable[FileRow]) -> list[tuple[int, str]]:
+    return [(file.id, file.path) for file in files]
+
+
+def _is_as_stored(file: FileRow) -> bool:
+    try:
+        return file.sha256 is not None and file_hash(Path(file.path)) == file.sha256.hex()
+    except OSError:
+        return False
+
+
+def _done(job: Job, image: Checked, file: Written, obtained: Obtained[Checked | None] | None) -> Verdict:
+    """The verdict on an image that is there: fetched, or found on disk."""
+    verdict = Verdict(
+        job.row.id, State.DONE, reason="found on disk", size=file.size, width=image.width, height=image.height,
+        sha256=file.sha256,
+    )  # fmt: skip
+    if obtained is not None:
+        verdict.reason, verdict.tries, verdict.status = None, obtained.tries, obtained.status
+        verdict.validators = obtained.validators
+    return verdict

@@ -5,7 +5,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -15,9 +15,18 @@ from yarl import URL
 
 from crawl import lenient
 from crawl.compression import CompressionError, Inflater, ShortError
-from crawl.headers import Headers, as_written, forbids_training, promises_a_whole_body, retry_after_seconds
+from crawl.headers import (
+    Headers,
+    Validators,
+    as_written,
+    forbids_training,
+    promises_a_whole_body,
+    retry_after_seconds,
+    validators_of,
+)
 from crawl.safety import AllowedHosts, PublicResolver, RefusedError, check_url, parse_url
 
+NOT_MODIFIED = 304
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
 LONGEST_HEADER = 1 << 16  # bytes of one line: some sites send policies of 10 KB and more
@@ -51,17 +60,18 @@ class FetchError(Exception):
 
 @dataclass(slots=True)
 class Body:
-    """A whole body, decompressed, and the status that it came with."""
+    """A whole body, decompressed, and the status that it came with; empty with 304, which says that it is as before."""
 
     data: bytes
     status: int
+    validators: Validators = field(default_factory=Validators)
 
 
 class Transport(Protocol):
     """What the crawl asks for bodies: `Fetcher`, or a stub in tests and benchmarks."""
 
-    async def get(self, url: str) -> Body:
-        """The body of `url`; raises FetchError."""
+    async def get(self, url: str, known: Validators) -> Body:
+        """The body of `url`, or 304 if it still is what `known` was sent with; raises FetchError."""
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -116,10 +126,10 @@ class Fetcher:
         """Close the session and its connections."""
         await self._session.close()
 
-    async def get(self, url: str) -> Body:
-        """The body of `url`, through at most five redirects. Raises FetchError."""
+    async def get(self, url: str, known: Validators) -> Body:
+        """The body of `url`, through at most five redirects, or 304 for what is `known`. Raises FetchError."""
         try:
-            return await self._follow(url)
+            return await self._follow(url, known)
         except RefusedError as error:
             raise FetchError(str(error), Kind.REFUSED) from error
         except aiohttp.ClientConnectorDNSError as error:
@@ -144,12 +154,17 @@ class Fetcher:
             what = " ".join(str(error).split())[:100] or type(error).__name__
             raise FetchError(f"the answer is not HTTP: {what}", Kind.TRANSIENT) from error
 
-    async def _follow(self, text: str) -> Body:
-        url = check_url(text, self._allowed)
+    async def _follow(self, text: str, known: Validators) -> Body:
+        url, direct = check_url(text, self._allowed), True
         for _ in range(MOST_REDIRECTS + 1):
-            answer = await self._ask(url)
+            # Validators are one resource's: what another redirect leads to may be older, and still another image.
+            answer = await self._ask(url, known.conditions() if direct else {})
+            if answer.unchanged:
+                return Body(b"", NOT_MODIFIED, known)
             if answer.taken is not None:
-                return Body(answer.taken.whole(), answer.status)
+                validators = validators_of(answer.headers) if direct else Validators()
+                return Body(answer.taken.whole(), answer.status, validators)
+            direct = False
             try:
                 target = url.join(parse_url(as_written(answer.headers.get("Location", ""))))
             except ValueError as error:
@@ -160,34 +175,34 @@ class Fetcher:
                 raise FetchError(f"redirected to what is refused: {error}", Kind.REFUSED, answer.status) from error
         raise FetchError(f"over {MOST_REDIRECTS} redirects", Kind.PERMANENT, answer.status)
 
-    async def _ask(self, url: URL) -> "_Answer":
-        """One answer, with its body unless it redirects."""
+    async def _ask(self, url: URL, conditions: dict[str, str]) -> "_Answer":
+        """One answer, with its body unless it redirects or says that nothing has changed."""
         try:
-            async with self._session.get(url, allow_redirects=False) as answer:
-                found = _Answer(answer.status, answer.headers, self._rules)
+            async with self._session.get(url, allow_redirects=False, headers=conditions) as answer:
+                found = _Answer(answer.status, answer.headers, self._rules, bool(conditions))
                 if found.taken is not None:
                     while part := await answer.content.readany():
                         found.taken(part)
                 return found
         except aiohttp.ClientResponseError:
-            return await asyncio.to_thread(self._ask_leniently, url, await self._address(url))
+            return await asyncio.to_thread(self._ask_leniently, url, await self._address(url), conditions)
 
     async def _address(self, url: URL) -> str:
         """An address of the URL's host that may be asked."""
         found = await self._resolver.resolve(url.host or "", url.port or 80, socket.AF_UNSPEC)
         return found[0]["host"]
 
-    def _ask_leniently(self, url: URL, address: str) -> "_Answer":
+    def _ask_leniently(self, url: URL, address: str, conditions: dict[str, str]) -> "_Answer":
         rules = self._rules
         answers: list[_Answer] = []
 
         def accept(status: int, headers: CIMultiDict[str]) -> Callable[[bytes], None] | None:
-            answers.append(_Answer(status, headers, rules))
+            answers.append(_Answer(status, headers, rules, bool(conditions)))
             return answers[0].taken
 
         timeouts = lenient.Timeouts(rules.connect_timeout, rules.silence_timeout, rules.total_timeout)
         try:
-            lenient.ask(url, address, self._headers, timeouts, accept)
+            lenient.ask(url, address, {**self._headers, **conditions}, timeouts, accept)
         except TimeoutError as error:
             raise _SilenceError from error
         return answers[0]
@@ -198,12 +213,16 @@ class _SilenceError(Exception):
 
 
 class _Answer:
-    """Status, headers, and what takes the body: None if it redirects. Raises FetchError for what gives no body."""
+    """Status, headers, and what takes the body: None if it redirects, or says on condition that nothing has changed.
 
-    def __init__(self, status: int, headers: Headers, rules: FetchRules) -> None:
+    Raises FetchError for what gives no body.
+    """
+
+    def __init__(self, status: int, headers: Headers, rules: FetchRules, conditional: bool) -> None:
         self.status, self.headers = status, headers
+        self.unchanged = conditional and status == NOT_MODIFIED
         self.taken: _Taken | None = None
-        if status in REDIRECTS:
+        if status in REDIRECTS or self.unchanged:
             return
         if not promises_a_whole_body(status, headers):
             transient = status in {408, 425, 429} or status >= 500

@@ -3,10 +3,33 @@
 import email.utils
 import re
 import time
+from dataclasses import dataclass
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]
+
+LONGEST_VALIDATOR = 1024  # characters; a longer one is not kept
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What a host knows an answer by (RFC 9110, 8.8): sent back, they ask for the body only if it has changed."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    def conditions(self) -> dict[str, str]:
+        """The headers of a request that a host answers with 304 while nothing has changed."""
+        pairs = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in pairs.items() if value}
+
+
+def validators_of(headers: Headers) -> Validators:
+    """ETag and Last-Modified of an answer, as far as they can be kept and sent back."""
+    found = (headers.get(name, "").strip() for name in ("ETag", "Last-Modified"))
+    return Validators(*(text if 0 < len(text) < LONGEST_VALIDATOR and text.isascii() and text.isprintable() else None
+                        for text in found))  # fmt: skip
 
 
 def promises_a_whole_body(status: int, headers: Headers) -> bool:

@@ -10,41 +10,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from crawl.errors import StorageError, UserError
+from crawl.headers import Validators
+from crawl.schema import VERSION, migrate
 from crawl.sources import Problem, Wanted
-
-VERSION = 2  # 1 had no `mtime_ns`, and the sides of images that EXIF turns were as stored
-
-SCHEMA = f"""
-CREATE TABLE url (
-    id INTEGER PRIMARY KEY,
-    url TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL DEFAULT 'new',  -- see State
-    tries INTEGER,                      -- requests in the last run that asked
-    status INTEGER,                     -- HTTP, of the last answer
-    reason TEXT,                        -- why there is no image
-    size INTEGER,                       -- bytes of the stored file
-    width INTEGER, height INTEGER,      -- pixels, upright
-    sha256 BLOB,                        -- of the stored file
-    time REAL                           -- unix seconds
-);
-CREATE TABLE file (
-    id INTEGER PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE,          -- from the journal's folder, or absolute
-    url_id INTEGER NOT NULL REFERENCES url (id),
-    run INTEGER NOT NULL,               -- the last run whose sources named it
-    size INTEGER, sha256 BLOB,          -- of the file when it was last stored or verified
-    mtime_ns INTEGER                    -- its time then
-);
-CREATE INDEX file_by_url ON file (url_id);
-CREATE TABLE problem (place TEXT, reason TEXT);
-CREATE TABLE run (id INTEGER PRIMARY KEY, started REAL);
-PRAGMA user_version = {VERSION};
-"""
 
 
 class State(StrEnum):
@@ -69,12 +42,13 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class UrlRow:
-    """A URL that this run wants, with all its files."""
+    """A URL that this run wants, with all its files, and what the host knows the stored image by."""
 
     id: int
     url: str
     state: State
     files: list[FileRow]
+    validators: Validators = field(default_factory=Validators)
 
 
 @dataclass(slots=True)
@@ -91,6 +65,7 @@ class Verdict:
     height: int | None = None
     sha256: bytes | None = None
     files: Sequence[tuple[int, int, bytes, int]] = ()
+    validators: Validators = field(default_factory=Validators)
 
 
 class Journal:
@@ -113,15 +88,11 @@ class Journal:
                 "PRAGMA cache_size = -16000; PRAGMA journal_size_limit = 16000000;"
             )
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, 1, VERSION):
+            if version not in range(VERSION + 1):
                 raise UserError(f"The journal {path} has version {version}, not {VERSION}: use --journal.")
             self._database.execute("BEGIN IMMEDIATE")
-            if version == 0:
-                for statement in SCHEMA.split(";\n"):
-                    self._database.execute(statement)
-            if version == 1:
-                self._database.execute("ALTER TABLE file ADD COLUMN mtime_ns INTEGER")
-                self._database.execute(f"PRAGMA user_version = {VERSION}")
+            if version != VERSION:
+                migrate(self._database, version)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise UserError(f"Another crawl uses the journal {path}: wait for it or stop it.") from error
@@ -164,13 +135,13 @@ class Journal:
         inside = absolute.is_relative_to(self._folder)
         return f"{absolute.relative_to(self._folder) if inside else absolute}/"
 
-    def want(self, folder_key: str, wanted: Iterable[Wanted]) -> tuple[list[Path], list[Problem]]:
-        """Enter a batch of wanted images.
+    def want(self, folder_key: str, wanted: Iterable[Wanted]) -> list[Problem]:
+        """Enter a batch of wanted images, and remove the files whose URL has changed since they were stored.
 
-        Returns the files whose URL has changed since they were stored, and the entries whose file name this
-        run's sources have already given to another URL. Raises StorageError.
+        They go before the change is entered: killed in between, no run takes them for the new URL's.
+
+        Returns the entries whose file name this run's sources have already given to another URL. Raises StorageError.
         """
-        outdated: list[Path] = []
         clashes: list[Problem] = []
         ask = self._database.execute
         try:
@@ -192,11 +163,12 @@ class Journal:
                             " WHERE id = ?",
                             (url_id, self.run, file[0]),
                         )
-                        outdated.append(self._folder / path)
+                        if not self._dry_run:
+                            (self._folder / path).unlink(missing_ok=True)
                 self._commit()
         except sqlite3.Error as error:
             raise self._unwritable(error) from error
-        return outdated, clashes
+        return clashes
 
     def note_problems(self, source: Path, problems: Iterable[Problem]) -> None:
         """Enter what was malformed or refused in a source. Raises StorageError."""
@@ -214,7 +186,7 @@ class Journal:
         """The next `length` URLs of the journal behind id `after`, those without files in this run too."""
         with self._lock:
             urls = self._database.execute(
-                "SELECT id, url, state FROM url WHERE id > ? ORDER BY id LIMIT ?", (after, length)
+                "SELECT id, url, state, etag, last_modified FROM url WHERE id > ? ORDER BY id LIMIT ?", (after, length)
             ).fetchall()
             if not urls:
                 return []
@@ -222,7 +194,7 @@ class Journal:
                 "SELECT url_id, id, path, size, sha256 FROM file WHERE url_id BETWEEN ? AND ? AND run = ?",
                 (urls[0][0], urls[-1][0], self.run),
             ).fetchall()
-        rows = {id_: UrlRow(id_, url, State(state), []) for id_, url, state in urls}
+        rows = {id_: UrlRow(id_, url, State(state), [], Validators(*known)) for id_, url, state, *known in urls}
         for url_id, id_, path, size, sha256 in files:
             rows[url_id].files.append(FileRow(id_, os.path.join(self._folder, path), size, sha256))  # noqa: PTH118
         return list(rows.values())
@@ -234,10 +206,11 @@ class Journal:
                 for verdict in verdicts:
                     self._database.execute(
                         "UPDATE url SET state = ?, tries = ?, status = ?, reason = ?, size = ?, width = ?,"
-                        " height = ?, sha256 = ?, time = ? WHERE id = ?",
+                        " height = ?, sha256 = ?, time = ?, etag = ?, last_modified = ? WHERE id = ?",
                         (
                             verdict.state, verdict.tries, verdict.status, verdict.reason, verdict.size,
-                            verdict.width, verdict.height, verdict.sha256, time.time(), verdict.url_id,
+                            verdict.width, verdict.height, verdict.sha256, time.time(), verdict.validators.etag,
+                            verdict.validators.last_modified, verdict.url_id,
                         ),
                     )  # fmt: skip
                     for file_id, size, sha256, mtime_ns in verdict.files:
@@ -274,6 +247,15 @@ class Journal:
                 (self.run,),
             ).fetchall()
         return [(State(state), reason, number) for state, reason, number in rows]
+
+    def reasons(self, state: State, most: int = 3) -> list[tuple[str, int]]:
+        """The most frequent reasons of this run's URLs in a state, whole, and how many have each."""
+        with self._lock:
+            return self._database.execute(
+                "SELECT reason, count(*) AS n FROM url WHERE state = ?"
+                " AND id IN (SELECT url_id FROM file WHERE run = ?) GROUP BY reason ORDER BY n DESC, reason LIMIT ?",
+                (state, self.run, most),
+            ).fetchall()
 
     def failures(self) -> Iterator[dict[str, str | int | None]]:
         """One record for each file of this run without an image and for each problem in the sources."""

@@ -24,6 +24,7 @@ class Job:
     present: list[FileRow] = field(default_factory=list)  # as the journal says
     unverified: list[FileRow] = field(default_factory=list)  # on disk, but not as the journal says
     missing: list[FileRow] = field(default_factory=list)
+    refresh: bool = False  # the host is asked whether what is on disk is still its image
 
 
 @dataclass(slots=True)
@@ -36,13 +37,11 @@ class Page:
 
 
 def scan(
-    source: Source, journal: Journal, shard: tuple[int, int], first_image_only: bool, remove_outdated: bool,
-    stop: threading.Event,
-) -> str | None:  # fmt: skip
+    source: Source, journal: Journal, shard: tuple[int, int], first_image_only: bool, stop: threading.Event
+) -> str | None:
     """Enter all that a source wants into the journal. Returns why it could not be read to its end, or gave nothing.
 
-    `shard`: K and N, 1-based. `remove_outdated`: remove files whose URL has changed since they were stored.
-    Raises StorageError.
+    `shard`: K and N, 1-based. Raises StorageError.
     """
     key, (part, parts) = journal.folder_key(source.out), shard
     entries = read_source(source.file, first_image_only)
@@ -60,11 +59,8 @@ def scan(
                 problems.append(Problem(entry.place, f"{reason}: {entry.name[:80]!r} {entry.url[:200]!r}"))
             else:
                 wanted.append(entry)
-        outdated, clashes = journal.want(key, wanted)
+        clashes = journal.want(key, wanted)
         journal.note_problems(source.file, problems + clashes)
-        if remove_outdated:
-            for path in outdated:
-                path.unlink(missing_ok=True)
     return fault
 
 
@@ -73,10 +69,10 @@ def _refuse_text(url: str) -> str | None:
     return "the URL is not Unicode" if "\ufffd" in url else None
 
 
-def pages(journal: Journal, retry_failed: bool, verify: bool) -> Iterator[Page]:
+def pages(journal: Journal, retry_failed: bool, verify: bool, refresh: bool) -> Iterator[Page]:
     """Go through this run's URLs in the order in which they were first seen.
 
-    `verify` takes no file for present before it has been read again.
+    `verify` takes no file for present before it has been read again, `refresh` none before its host was asked.
     """
     after, length = 0, FIRST_PAGE
     while rows := journal.page(after, length):
@@ -84,12 +80,12 @@ def pages(journal: Journal, retry_failed: bool, verify: bool) -> Iterator[Page]:
         page = Page()
         for row in rows:
             if row.files:
-                _sort_in(page, row, retry_failed, verify)
+                _sort_in(page, row, retry_failed, verify, refresh)
         yield page
 
 
-def _sort_in(page: Page, row: UrlRow, retry_failed: bool, verify: bool) -> None:
-    job = Job(row)
+def _sort_in(page: Page, row: UrlRow, retry_failed: bool, verify: bool, refresh: bool) -> None:
+    job = Job(row, refresh=refresh)
     for file in row.files:
         size = _size_on_disk(file.path)
         if size is None:
@@ -98,9 +94,9 @@ def _sort_in(page: Page, row: UrlRow, retry_failed: bool, verify: bool) -> None:
             job.present.append(file)
         else:
             job.unverified.append(file)
-    if not job.missing and not job.unverified:
+    if not job.missing and not job.unverified and not refresh:
         page.present += 1
-    elif row.state is State.PERMANENT and not job.unverified and not retry_failed:
+    elif row.state is State.PERMANENT and job.missing and not job.unverified and not retry_failed:
         page.given_up += 1
     else:
         page.jobs.append(job)

@@ -25,7 +25,7 @@ class Rates:
     def describe(self, counts: Counts) -> str:
         """One line: images/s, MB/s, failures, ETA."""
         now = time.monotonic()
-        worked = counts.fetched + counts.adopted + counts.failed
+        worked = counts.fetched + counts.adopted + counts.failed + counts.unchanged
         self._past.append((now, worked, counts.bytes))
         while len(self._past) > 2 and now - self._past[0][0] > RATE_SECONDS:
             self._past.pop(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from crawl.fetch import Body, FetchError, Kind, Transport
+from crawl.headers import Validators
 from crawl.hosts import HostGate, HostRules
 from crawl.verify import BrokenImageError
 
@@ -30,11 +31,12 @@ class RetryRules:
 
 @dataclass(slots=True)
 class Obtained(Generic[Accepted]):
-    """What `accept` made of the body, and how it was come by."""
+    """What `accept` made of the body, how it was come by, and what the host knows it by."""
 
     value: Accepted
     status: int
     tries: int
+    validators: Validators
 
 
 class GaveUpError(Exception):
@@ -57,9 +59,11 @@ class Retries:
         self._undecoded = asyncio.Semaphore(in_flight)
         self._gates: dict[str, HostGate] = {}
 
-    async def get(self, url: str, accept: Callable[[bytes], Awaitable[Accepted]]) -> Obtained[Accepted]:
-        """Fetch `url` and pass its body to `accept`, which may raise BrokenImageError to have it fetched
-        again. Raises GaveUpError."""
+    async def get(
+        self, url: str, accept: Callable[[Body], Awaitable[Accepted]], known: Validators
+    ) -> Obtained[Accepted]:
+        """Fetch `url`, unless it is as `known`, and pass the answer to `accept`, which may raise BrokenImageError to
+        have it fetched again. Raises GaveUpError."""
         gate = self._gate(url)
         tries = counted = throttled = 0
         broken_before: bytes | None = None
@@ -67,12 +71,12 @@ class Retries:
             failure: FetchError
             tries += 1
             try:
-                body = await self._request(url, gate)
+                body = await self._request(url, gate, known)
             except FetchError as error:
                 failure = error
             else:
                 try:
-                    return Obtained(await accept(body.data), body.status, tries)
+                    return Obtained(await accept(body), body.status, tries, body.validators)
                 except BrokenImageError as error:
                     # The same bytes twice: that is what the host has, not an accident on the way.
                     digest = hashlib.sha256(body.data).digest()
@@ -103,7 +107,7 @@ class Retries:
         backoff = min(LONGEST_BACKOFF, self._rules.backoff * 2.0 ** max(0, counted - 1))
         return backoff * random.uniform(0.5, 1.0)
 
-    async def _request(self, url: str, gate: HostGate) -> Body:
+    async def _request(self, url: str, gate: HostGate, known: Validators) -> Body:
         """One request. When it returns, one place in `_undecoded` is taken."""
         loop = asyncio.get_running_loop()
         async with gate, self._slots:
@@ -111,7 +115,7 @@ class Retries:
                 raise FetchError("the host cannot be reached", Kind.TRANSIENT)
             started = loop.time()
             try:
-                body = await self._transport.get(url)
+                body = await self._transport.get(url, known)
             except FetchError as error:
                 if error.unreachable:
                     gate.unreachable(started)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from crawl import plan
 from crawl.counts import Counts
 from crawl.crawler import Crawler
 from crawl.errors import StorageError, UserError
-from crawl.fetch import Fetcher, FetchRules, Transport
+from crawl.fetch import Fetcher, FetchRules, Kind, Transport
 from crawl.hosts import HostRules
 from crawl.journal import Journal, State
 from crawl.progress import closing_table, show
@@ -138,9 +138,8 @@ class _Session:
         self._journal.begin_run()
         for source in self._sources:
             fault = plan.scan(
-                source, self._journal, settings.shard_of(), settings.first_image_only,
-                remove_outdated=not settings.dry_run, stop=self._stop_scanning,
-            )  # fmt: skip
+                source, self._journal, settings.shard_of(), settings.first_image_only, self._stop_scanning
+            )
             if fault is not None:
                 self._notes.print(fault, soft_wrap=True)
                 whole = False
@@ -159,22 +158,28 @@ class _Session:
         self._crawler = Crawler(self._journal, self._store, verifiers, retries, self._counts, window, settings.verify)
         display = asyncio.create_task(show(self._counts, self._notes))
         try:
-            await self._crawler.run(plan.pages(self._journal, settings.retry_failed, settings.verify))
+            await self._crawler.run(self._pages())
         finally:
             display.cancel()
             await display
             await transport.close()
 
+    def _pages(self) -> Iterator[plan.Page]:
+        settings = self._settings
+        return plan.pages(self._journal, settings.retry_failed, settings.verify, settings.refresh)
+
     def _say_plan(self, whole: bool) -> int:
-        counts, fetch, check = self._counts, 0, 0
-        for page in plan.pages(self._journal, self._settings.retry_failed, self._settings.verify):
+        counts, fetch, check, again = self._counts, 0, 0, 0
+        for page in self._pages():
             counts.present += page.present
             counts.given_up_before += page.given_up
+            again += sum(not job.unverified and not job.missing for job in page.jobs)
             check += sum(bool(job.unverified) for job in page.jobs)
             fetch += sum(not job.unverified and not job.present for job in page.jobs)
+        asked_again = f" {again} stored and to be asked for again," if self._settings.refresh else ""
         self._say(
-            f"{counts.wanted} URLs: {counts.present} stored, {fetch} to fetch, {check} found on disk and to"
-            f" be verified, {counts.given_up_before} failed for good before,"
+            f"{counts.wanted} URLs: {counts.present} stored,{asked_again} {fetch} to fetch, {check} found on disk"
+            f" and to be verified, {counts.given_up_before} failed for good before,"
             f" {self._journal.count_problems()} malformed entries. Nothing was changed."
         )
         return DONE if whole else WRONG_INPUT
@@ -190,7 +195,8 @@ class _Session:
         counts = self._counts
         self._say(
             f"{counts.fetched} images fetched ({counts.bytes / 1e6:.1f} MB) in {seconds:.1f} s,"
-            f" {counts.adopted} found on disk and verified, {counts.present} already stored."
+            f" {counts.adopted} found on disk and verified, {counts.present + counts.unchanged} already stored"
+            f"{f', {counts.unchanged} of them as their hosts have them' if self._settings.refresh else ''}."
         )
         if any(state not in (State.DONE, State.NEW) for state, _, _ in tally) or problems:
             self._say(f"What is missing and why: {self._settings.failures_path()}")
@@ -203,7 +209,25 @@ class _Session:
         if not whole:
             self._note("A metadata file could not be read, or not to its end: see the list of failures.")
             return WRONG_INPUT
-        return TRANSIENT_LEFT if any(state in (State.TRANSIENT, State.NEW) for state, _, _ in tally) else DONE
+        return self._status(tally)
+
+    def _status(self, tally: list[tuple[State, str, int]]) -> int:
+        """The exit status of a run that came to its end; nothing at all where something was asked for is no success."""
+        counts = self._counts
+        for (_, reason), number in counts.unanswered.most_common():
+            self._note(f"{number} stored images could not be asked for again and stay as they are: {reason}.")
+        for reason, number in self._journal.reasons(State.REFUSED):
+            self._note(f"{number} URLs were not asked: {reason}.")
+        transient = any(kind is Kind.TRANSIENT for kind, _ in counts.unanswered)
+        if transient or any(state in (State.TRANSIENT, State.NEW) for state, _, _ in tally):
+            return TRANSIENT_LEFT
+        if tally and not any(state is State.DONE for state, _, _ in tally):
+            self._note(f"None of the {counts.wanted} images could be had; see {self._settings.failures_path()}.")
+            return WRONG_INPUT
+        if counts.unanswered and not counts.unchanged + counts.fetched:
+            self._note("None of the stored images could be asked for again.")
+            return WRONG_INPUT
+        return DONE
 
     def _say(self, sentence: str) -> None:
         self._results.print(sentence, soft_wrap=True)

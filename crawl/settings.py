@@ -63,6 +63,7 @@ class Settings:
     decode_processes: int = _option(0, "processes that verify images; 0 for one a processor core, 8 at most")
 
     journal: str = _option("", "the journal; by default crawl.sqlite beside the first image folder")
+    refresh: bool = _option(False, "ask whether images that are there have changed, and fetch those that have")
     retry_failed: bool = _option(False, "ask for images that failed for good again, too")
     verify: bool = _option(False, "read and decode every file again; fetch those anew that are not as stored")
     dry_run: bool = _option(False, "say what would be done, and change nothing")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-VERSION = 2  # of the journal; older ones have no times, and the sides of lying images as stored
+VERSIONS = (2, 3)  # of the journal; older ones have no times, and the sides of lying images as stored
 
 _QUERY = """
 SELECT file.path, file.size, file.mtime_ns, file.sha256, url.width, url.height FROM file JOIN url ON url_id = url.id
@@ -41,7 +41,7 @@ def _read(journal: Path, folder: Path) -> Iterator[tuple[str, CrawledImage]]:
     prefixes = (f"{folder.name}/", f"{folder}/")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(journal))}?mode=ro", uri=True, timeout=0)) as database:
-            if database.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            if database.execute("PRAGMA user_version").fetchone()[0] not in VERSIONS:
                 return
             for path, size, mtime_ns, sha256, *sides in database.execute(_QUERY):
                 for prefix in prefixes:

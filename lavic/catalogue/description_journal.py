@@ -1,5 +1,7 @@
 """Which images of an item2meta file wait for a description, what was described, and the new file with all of it.
 
+A text is kept by a key that holds all that it was written from; whoever asks with another key finds none.
+
 Each process appends a line for every image to a journal of its own and never writes elsewhere, so a kill loses the last
 batch at most. Whoever finds that all journals together cover the file writes the new one.
 """
@@ -12,13 +14,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.item2meta import ImageRecord, ItemRecord, Record, read_item2meta
+from lavic.catalogue.named_images import DESCRIPTION, DESCRIPTIONS, images_of
 from lavic.errors import UserError
 from lavic.files import writing
 from lavic.files.json_entries import Entry, read_entries
-
-DESCRIPTIONS, DESCRIPTION = "image_descriptions_llava_cleaned", "image_description_llava_cleaned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line of the journal: an image's description, or why it has none."""
+    """A line of the journal: an image's description, or why it has none; `key` is a hash of what it was made from."""
 
+    key: str
     image: str
     text: str = ""
     fault: str = ""
@@ -43,19 +44,15 @@ def waiting_images(metadata: Path) -> Iterator[Waiting]:
     seen: set[str] = set()
     for record in _records(metadata):
         title = record.meta.get("title")
-        for image in images_of(record):
+        for image in images_of(record) or ():
             if image not in seen and not _described(record, image):
                 seen.add(image)
                 yield Waiting(title.strip() if isinstance(title, str) else "", image)
 
 
-def images_of(record: Record) -> list[str]:
-    """File names of a record's images, as the crawler gives them."""
-    if isinstance(record, ImageRecord):
-        return [] if escapes_folder(record.image) else [record.image]
-    images = record.meta.get("images")
-    named = enumerate(images) if isinstance(images, list) else ()
-    return [f"{record.item}_{i}.jpg" for i, image in named if isinstance(image, dict) and image.get("large")]
+def names_images(metadata: Path) -> bool:
+    """Whether the file names any image, described or not. Raises UserError."""
+    return any(images_of(record) for record in _records(metadata))
 
 
 _FIELDS = {field.name for field in fields(Said)}
@@ -65,7 +62,7 @@ class Journal:
     """What all processes have said so far, and this one's file.
 
     Args:
-        folder: of this metadata file, model, prompt and length.
+        folder: of this output and model.
         shard, shards: this process's number and how many there are.
     """
 
@@ -75,15 +72,23 @@ class Journal:
         self._file = folder / f"described-{shard}-of-{shards}.jsonl"
 
     def read(self) -> dict[str, Said]:
-        """By image; a description counts more than a fault. A line that a kill cut is as if it were not there."""
+        """By key; a description counts more than a fault. A line that a kill cut is as if it were not there."""
         said: dict[str, Said] = {}
         for path in sorted(self.folder.glob("described-*.jsonl")):
             for line in read_entries(path):
                 if isinstance(line, Entry) and isinstance(line.value, dict) and set(line.value) == _FIELDS:
                     entry = Said(**line.value)
-                    if entry.image not in said or said[entry.image].fault:
-                        said[entry.image] = entry
+                    if entry.key not in said or said[entry.key].fault:
+                        said[entry.key] = entry
         return said
+
+    def has_older_form(self) -> bool:
+        """Whether a folder beside this one keeps texts without keys, of which nobody knows what they were made from."""
+        for path in self.folder.parent.glob("*/described-*.jsonl"):
+            first = next((line.value for line in read_entries(path) if isinstance(line, Entry)), None)
+            if isinstance(first, dict) and "key" not in first:
+                return True
+        return False
 
     def open(self) -> "Journal":
         """Ends the line that a kill may have cut."""
@@ -115,8 +120,8 @@ class Journal:
         return written > max([since, *(path.stat().st_mtime for path in self.folder.glob("described-*.jsonl"))])
 
 
-def write_described(metadata: Path, output: Path, said: Mapping[str, Said]) -> None:
-    """The item2meta file again, with the descriptions in it, whole or not at all.
+def write_described(metadata: Path, output: Path, texts: Mapping[str, str]) -> None:
+    """The item2meta file again, with the descriptions, by their images' names, in it; whole or not at all.
 
     Items become an object by their IDs, images JSON lines, as published. Other fields stay as they are.
     """
@@ -125,14 +130,14 @@ def write_described(metadata: Path, output: Path, said: Mapping[str, Said]) -> N
         for record in _records(metadata):
             meta: dict[str, Any] = dict(record.meta)
             if isinstance(record, ImageRecord):
-                if (one := said.get(record.image)) and one.text:
-                    meta[DESCRIPTION] = one.text
+                if record.image in texts:
+                    meta[DESCRIPTION] = texts[record.image]
                 file.write(json.dumps(meta, ensure_ascii=False) + "\n")
                 continue
             if record.item in seen:
                 continue
             seen.add(record.item)
-            new = {image: said[image].text for image in images_of(record) if image in said and said[image].text}
+            new = {image: texts[image] for image in images_of(record) or () if image in texts}
             if new:
                 old = meta.get(DESCRIPTIONS)
                 meta[DESCRIPTIONS] = {**(old if isinstance(old, dict) else {}), **new}

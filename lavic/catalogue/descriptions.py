@@ -4,18 +4,19 @@ Only the text is looked at here; whether the images are there and whole is check
 `lavic/tasks/distillation/samples.py`.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from lavic.catalogue.item2meta import ImageRecord, ItemRecord, read_item2meta
 from lavic.catalogue.item2meta import Skipped as Skipped  # for those who list what is left out
+from lavic.catalogue.named_images import DESCRIPTION, DESCRIPTIONS, images_of, stem_of
+from lavic.catalogue.named_images import escapes_folder as escapes_folder  # for those who check a file name
 from lavic.errors import UserError
 from lavic.files.json_entries import Malformed
 
-_LEADS_ON = re.compile(r"[/\\:\0]")
+WITHDRAWN = "image no longer named in images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +61,25 @@ def read_described_images(path: Path, untitled: bool = False) -> Iterator[Descri
                 yield entry
 
 
-def escapes_folder(name: str) -> bool:
-    """Whether a file name would lead out of the folder it is joined to, on any system."""
-    if name != ".." and not _LEADS_ON.search(name):
-        return False  # nearly all, and at a hundredth of the time
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    absolute = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
-    return absolute or ".." in windows.parts or "\0" in name
-
-
 def _of_item(record: ItemRecord, untitled: bool) -> Iterator[DescribedImage | Skipped]:
     meta = record.meta
     if not isinstance(meta, dict):
         yield Skipped(record.item, "not an object")
         return
-    descriptions = meta.get("image_descriptions_llava_cleaned")
+    descriptions = meta.get(DESCRIPTIONS)
     if not isinstance(descriptions, dict) or not descriptions:
         yield Skipped(record.item, "no description")
         return
+    named = {stem_of(image) for image in images_of(record) or ()}
     for image, description in descriptions.items():
+        if isinstance(meta.get("images"), list) and stem_of(image) not in named and not escapes_folder(image):
+            yield Skipped(image or record.item, WITHDRAWN)
+            continue
         yield _checked(record.item, meta.get("title"), image, description, untitled, where=image or record.item)
 
 
 def _of_image(record: ImageRecord, untitled: bool) -> DescribedImage | Skipped:
-    description = record.meta.get("image_description_llava_cleaned")
+    description = record.meta.get(DESCRIPTION)
     return _checked(record.item, record.meta.get("title"), record.image, description, untitled, where=record.where)
 
 

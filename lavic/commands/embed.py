@@ -45,6 +45,12 @@ def main(argv: list[str]) -> int:
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
 
     items = list(read_items(data.metadata, data.images_dirs).values())
+    imaged = sum(item.image is not None for item in items)
+    if not imaged:
+        raise UserError(
+            f"None of the {len(items)} items has an image in {', '.join(map(str, data.images_dirs)) or 'no folder'}; "
+            "fill it with `python -m crawl`, or give other data.init_args.images_dirs."
+        )
     processor = load_processor(data.model_name, data.views)
     identity = store_identity(data.model_name, task.distilled, data.views)
     folder = store_folder(data.item_store, identity)
@@ -76,13 +82,14 @@ def main(argv: list[str]) -> int:
         shard=shard,
         shards=shards,
     )
-    missing = sum(item.image is None for item in items)
+    if shards == 1 and len(faults) == imaged:
+        raise UserError(f"None of the {imaged} images could be embedded (first: {next(iter(faults.values()))}).")
     log.info(
         "%d items in %s after %.1f s: %d without an image, %d of this process's with a broken one%s",
         len(items),
         folder,
         time.perf_counter() - started,
-        missing,
+        len(items) - imaged,
         len(faults),
         "".join(f"; {item}: {fault}" for item, fault in list(faults.items())[:3]),
     )

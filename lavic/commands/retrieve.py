@@ -73,6 +73,11 @@ def retrieve(
                 recall.count(candidates, record.get("gt_items") or [])
                 found_fewer += len(candidates) < k
                 found_none += not candidates
+        if found_none == recall.conversations:
+            raise UserError(
+                f"Nothing in the catalogue matches a word of any of the {found_none} conversations of {conversations}; "
+                "index descriptions too, or take the method embeddings."
+            )
     print(f"{recall.conversations} conversations x {k} of {len(ids)} items -> {field} in {output}")
     if found_none:
         log.warning(

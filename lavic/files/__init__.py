@@ -11,6 +11,7 @@ that the umask gives. Text that cannot be encoded gets U+FFFD too, since a write
 
 import codecs
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -87,6 +88,12 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a text file. Raises OSError."""
     with writing(path) as stream:
         stream.write(text)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -46,9 +46,17 @@ def _card(product: Recommended) -> str:
     )
 
 
-@lru_cache(maxsize=2048)
 def thumbnail(path: str) -> str:
-    """An image file as a small JPEG in a data URL; "" where it cannot be decoded."""
+    """An image file as a small JPEG in a data URL; "" where it cannot be decoded. A replaced file is seen."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return ""
+    return _thumbnail(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@lru_cache(maxsize=2048)
+def _thumbnail(path: str, state: tuple[int, ...]) -> str:
     try:
         image = open_image(Path(path))
     except BrokenImage:

@@ -142,13 +142,17 @@ def test_without_a_journal_that_speaks_of_the_folder_all_is_decoded(
     assert decoded == ["A_0.jpg", "B_0.jpg"]
 
 
-def test_older_journals_are_taken_up(tmp_path: Path) -> None:
-    """The first version had no times of change: the crawler adds the column and goes on."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_journals_are_taken_up(version: int, tmp_path: Path) -> None:
+    """The first version had no times of change, the second no ETags: the crawler adds the columns and goes on."""
     folder = crawled(tmp_path / "data", ["A"])
     path = tmp_path / "data" / "crawl.sqlite"
     with closing(sqlite3.connect(path)) as database:
-        database.execute("ALTER TABLE file DROP COLUMN mtime_ns")
-        database.execute("PRAGMA user_version = 1")
+        database.execute("ALTER TABLE url DROP COLUMN etag")
+        database.execute("ALTER TABLE url DROP COLUMN last_modified")
+        if version == 1:
+            database.execute("ALTER TABLE file DROP COLUMN mtime_ns")
+        database.execute(f"PRAGMA user_version = {version}")
         database.commit()
     journal = Journal(path)
     journal.begin_run()
@@ -159,4 +163,4 @@ def test_older_journals_are_taken_up(tmp_path: Path) -> None:
     journal.close()
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT size, mtime_ns FROM file").fetchall() == [(1, 2)]
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (3,)

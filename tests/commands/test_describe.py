@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from lavic.catalogue.description_journal import Journal
 from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.commands import describe
 from lavic.errors import UserError
 from lavic.model.loading import BaseModel, load_llava
+from lavic.tasks.distillation import teacher
 
 ROOT = Path(__file__).parents[2]
 TEXTS = "image_descriptions_llava_cleaned"
@@ -164,7 +167,7 @@ def test_four_bits_describe(shop: Path, tiny: Path, capsys: pytest.CaptureFixtur
         return loaded[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(describe, "load_llava", load)
+        patch.setattr(teacher, "load_llava", load)
         describe.main(arguments(shop, tiny, "--base.quantization=nf4"))
     assert loaded[0].model.language_model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
     assert "13 images described" in capsys.readouterr().out
@@ -219,3 +222,124 @@ def test_no_image_at_all_is_no_success(shop: Path, tiny: Path) -> None:
         path.unlink()
     with pytest.raises(UserError, match="None of the 15 images"):
         describe.main(arguments(shop, tiny))
+
+
+def texts_of(path: Path) -> dict[str, str]:
+    return {
+        image: text for meta in json.loads(path.read_text()).values() for image, text in meta.get(TEXTS, {}).items()
+    }
+
+
+def written_anew(shop: Path, before: Counter[str]) -> set[str]:
+    """Of which images a line was added; those that have none are tried each time."""
+    return {image for image in journal(shop) - before if image not in ("SKU-1_1.jpg", "SKU-2_0.jpg")}
+
+
+def replace_file(shop: Path, tiny: Path) -> None:
+    """Another photograph of the same size in bytes, with the old one's time."""
+    path = shop / "images" / "SKU-5_0.jpg"
+    stat, old = path.stat(), path.read_bytes()
+    Image.new("RGB", (70, 70), "blue").save(path)
+    assert path.stat().st_size < len(old)
+    path.write_bytes(path.read_bytes().ljust(len(old), b"\0"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def rename_item(shop: Path, tiny: Path) -> None:
+    items = json.loads((shop / "items.json").read_text())
+    items["SKU-6"]["title"] = "A bath towel"
+    (shop / "items.json").write_text(json.dumps(items))
+
+
+def insert_image(shop: Path, tiny: Path) -> None:
+    """A new first image: what the others show moves on by one."""
+    items = json.loads((shop / "items.json").read_text())
+    items["SKU-7"]["images"].insert(0, {"large": "http://h/new"})
+    (shop / "items.json").write_text(json.dumps(items))
+    first, second, third = (shop / "images" / f"SKU-7_{i}.jpg" for i in range(3))
+    second.rename(third)
+    first.rename(second)
+    Image.new("RGB", (90, 40), "green").save(first)
+
+
+def change_weights(shop: Path, tiny: Path) -> None:
+    """A few tensors in the middle of the file; its size stays."""
+    tensors = load_file(tiny / "model.safetensors")
+    names = [name for name in tensors if "multi_modal_projector" in name]
+    assert names
+    save_file({n: t + 1 if n in names else t for n, t in tensors.items()}, tiny / "model.safetensors", {"format": "pt"})
+
+
+def change_generation(shop: Path, tiny: Path) -> None:
+    path = tiny / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [2, 5]}))
+
+
+EVERYTHING = {f"SKU-{n}_{i}.jpg" for n in range(8) for i in (0, 1)} - {"SKU-1_1.jpg", "SKU-2_0.jpg", "SKU-3_0.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "anew"),
+    [
+        (None, [], set()),
+        (replace_file, [], {"SKU-5_0.jpg"}),
+        (rename_item, [], {"SKU-6_0.jpg", "SKU-6_1.jpg"}),
+        (rename_item, ["--prompt=Look: {image} What is it?"], EVERYTHING),
+        (insert_image, [], {"SKU-7_0.jpg"}),  # the other two have the bytes and the title that they had before
+        (change_weights, [], EVERYTHING),
+        (change_generation, [], EVERYTHING),
+        (None, ["--max_new_tokens=5"], EVERYTHING),
+        (None, ["--base.dtype=bfloat16"], EVERYTHING),
+    ],
+)
+def test_a_text_is_kept_by_what_it_was_written_from(
+    shop: Path, tiny: Path, tmp_path: Path, change: Any, more: list[str], anew: set[str]
+) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    describe.main(arguments(shop, model))
+    before = journal(shop)
+    if change is not None:
+        change(shop, model)
+    describe.main(arguments(shop, model, *more))
+    assert written_anew(shop, before) == anew
+    describe.main(arguments(shop, model, f"--output={shop / 'fresh.json'}", *more))
+    assert texts_of(shop / "items_described.json") == texts_of(shop / "fresh.json")
+
+
+def test_a_title_that_the_prompt_does_not_hold_changes_nothing(shop: Path, tiny: Path) -> None:
+    more = ["--prompt=Look: {image} What is it?"]
+    describe.main(arguments(shop, tiny, *more))
+    before = journal(shop)
+    rename_item(shop, tiny)
+    describe.main(arguments(shop, tiny, *more))
+    assert written_anew(shop, before) == set()
+
+
+def test_a_model_that_was_moved_is_the_same(shop: Path, tiny: Path, tmp_path: Path) -> None:
+    describe.main(arguments(shop, tiny))
+    before = journal(shop)
+    describe.main(arguments(shop, shutil.copytree(tiny, tmp_path / "elsewhere")))
+    assert written_anew(shop, before) == set()
+
+
+def test_a_journal_without_keys_is_not_believed_and_said_so(
+    shop: Path, tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = shop / "items_described.json.journal" / "0123456789ab"
+    old.mkdir(parents=True)
+    (old / "described-0-of-1.jsonl").write_text('{"image": "SKU-0_0.jpg", "text": "Another.", "fault": ""}\n')
+    with caplog.at_level("INFO", "lavic"):
+        describe.main(arguments(shop, tiny))
+    assert texts_of(shop / "items_described.json")["SKU-0_0.jpg"] != "Another."
+    assert caplog.text.count("do not say what they were made from") == 1
+    caplog.clear()
+    describe.main(arguments(shop, tiny))
+    assert "do not say" not in caplog.text
+
+
+def test_withdrawn_images_are_not_described(shop: Path, tiny: Path) -> None:
+    items = json.loads((shop / "items.json").read_text())
+    items["SKU-4"]["images"].pop()
+    (shop / "items.json").write_text(json.dumps(items))
+    describe.main(arguments(shop, tiny))
+    assert set(texts_of(shop / "items_described.json")) == EVERYTHING - {"SKU-4_1.jpg"} | {"SKU-3_0.jpg"}

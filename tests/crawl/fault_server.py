@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -155,10 +156,30 @@ def reset() -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for, and when (seconds of `time.monotonic`)."""
+    """What was asked for, and when (seconds of `time.monotonic`); header names in lower case."""
 
     time: float
     path: str
+    headers: dict[str, str]
+
+
+_asked: ContextVar[Request] = ContextVar("asked")  # each connection's task has its own
+
+
+def conditional(body: bytes, etag: str = "", last_modified: str = "") -> Reply:
+    """As a server of files answers: 304 to whom has this ETag, or without one this date; all of it to others."""
+    validators = {name: value for name, value in {"ETag": etag, "Last_Modified": last_modified}.items() if value}
+
+    async def reply(writer: asyncio.StreamWriter) -> bool:
+        headers = _asked.get().headers
+        same = headers["if-none-match"] == etag if "if-none-match" in headers else (
+            bool(last_modified) and headers.get("if-modified-since") == last_modified)  # fmt: skip
+        if same:
+            writer.write(_head(304, {name.replace("_", "-"): value for name, value in validators.items()}))
+            return True
+        return await answer(200, body, "image/jpeg", **validators)(writer)
+
+    return reply
 
 
 class FaultServer:
@@ -224,7 +245,10 @@ class FaultServer:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode()
-                self.requests.append(Request(time.monotonic(), path))
+                lines = (line.partition(": ") for line in head.decode("latin-1").split("\r\n")[1:])
+                request = Request(time.monotonic(), path, {name.lower(): value for name, _, value in lines if name})
+                _asked.set(request)
+                self.requests.append(request)
                 self.busy += 1
                 self.most_busy = max(self.most_busy, self.busy)
                 try:

@@ -7,14 +7,15 @@ One folder for each identity (model, stage-1 adapter, way of cutting), named by 
 - `done-<shard>-of-<shards>.jsonl`: a line for each item, with its image's hash, written after its tokens.
 
 A killed run therefore loses only its last batch, several processes can fill one store, and a changed image
-is seen: its size and time are compared first, and its hash where they differ.
+is seen: its size and times are compared first, and its hash where they differ. The time of change (ctime) is among
+them, since a copy can bear the other time of the file that it replaces.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from torch.utils.data import DataLoader, Dataset
 from lavic.catalogue.images import RULE, BrokenImage
 from lavic.catalogue.items import Item
 from lavic.errors import UserError
-from lavic.files import write_text
+from lavic.files import file_hash, write_text
 from lavic.files.json_entries import Entry, read_entries, read_json
+from lavic.model.identity import model_identity
 
 MAX_VIEWS = 5
 CutImage = Callable[[Path], Tensor]  # -> (views, 3, side, side) uint8; raises BrokenImage
@@ -48,43 +50,27 @@ class Embedded:
     sha256: str
     time: float
     fault: str = ""
+    ctime_ns: int = 0
 
 
 def store_identity(model_name: str, adapter: Path | None, views: str) -> dict[str, str]:
     """What an item's tokens depend on beside its image.
 
-    A local model is known by its configuration and by the size and both ends of each weight file, a model of the
-    hub by its name, an adapter by its weights and configuration; none of them by its path.
+    The model is known by its weights and by how it cuts and scales images (`lavic/model/identity.py`), an adapter by
+    its weights and configuration; neither by its path.
 
     Raises:
         UserError: `adapter` is no adapter directory.
     """
-    folder = Path(model_name)
-    model = model_name if not folder.is_dir() else _hash([folder / "config.json"], *_ends_of_weights(folder))
+    model = model_identity(model_name, ("config.json", "preprocessor_config.json", "processor_config.json"))
     if adapter is None:
         return {"model": model, "adapter": "none", "views": views, "decoding": str(RULE)}
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     for file in files:
         if not file.is_file():
             raise UserError(f"{adapter} is no adapter directory (no {file.name} in it); give stage 1's best adapter.")
-    return {"model": model, "adapter": _hash(files), "views": views, "decoding": str(RULE)}
-
-
-def _hash(files: Sequence[Path], *more: bytes) -> str:
-    digest = hashlib.sha256()
-    for content in (*(file.read_bytes() for file in files), *more):
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return digest.hexdigest()
-
-
-def _ends_of_weights(folder: Path) -> Iterator[bytes]:
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            yield size.to_bytes(8, "big")
-            for place in (0, max(0, size - 65536)):
-                file.seek(place)
-                yield file.read(65536)
+    hashed = hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
+    return {"model": model, "adapter": hashed, "views": views, "decoding": str(RULE)}
 
 
 class ItemStore:
@@ -235,8 +221,8 @@ class _Images(Dataset[tuple[Embedded, Tensor | None]]):
         except BrokenImage as broken:
             fault = str(broken)
         count = 0 if views is None else len(views)
-        entry = Embedded(item, row, count, stat.st_size, stat.st_mtime_ns, _sha256(image), time.time(), fault)
-        return entry, views
+        state = (stat.st_size, stat.st_mtime_ns, file_hash(image))
+        return Embedded(item, row, count, *state, time.time(), fault, stat.st_ctime_ns), views
 
 
 def _join(batch: list[tuple[Embedded, Tensor | None]]) -> tuple[list[Embedded], Tensor]:
@@ -285,12 +271,8 @@ def _read_journal(folder: Path) -> dict[int, Embedded]:
 def _is_fresh(entry: Embedded, image: Path) -> bool:
     try:
         stat = image.stat()
-        same = (entry.size, entry.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-        return same or (entry.size == stat.st_size and entry.sha256 == _sha256(image))
+        written = (entry.size, entry.mtime_ns, entry.ctime_ns)
+        same = written == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return same or (entry.size == stat.st_size and entry.sha256 == file_hash(image))
     except OSError:
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

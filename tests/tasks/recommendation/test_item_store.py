@@ -3,11 +3,13 @@
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavic.catalogue.images import BrokenImage
@@ -86,6 +88,35 @@ def test_nothing_is_computed_twice_until_a_image_changes(items: list[Item], buil
     assert build(items)[0].views == 4 + 5
     tokens = ItemStore.open(tmp_path / "store", IDENTITY, items).cls_tokens(["B", "F", "A"])
     assert tokens[:, 0].tolist() == [21] * 4 + [40] * 5 + [10] * 5
+
+
+def test_an_image_that_bears_the_time_of_the_one_before_is_seen(
+    items: list[Item], build: Build, tmp_path: Path
+) -> None:
+    """As a copy that keeps times leaves it: as many bytes, the same time."""
+    build(items)
+    path = tmp_path / "A_0.jpg"
+    stat = path.stat()
+    path.write_bytes(bytes([5, 11]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(UserError, match="lacks 1 items or has them from older images"):
+        ItemStore.open(tmp_path / "store", IDENTITY, items)
+    assert build(items)[0].views == 5
+    assert ItemStore.open(tmp_path / "store", IDENTITY, items).cls_tokens(["A"])[0, 0] == 11
+
+
+@pytest.mark.parametrize("file", ["processor_config.json", "config.json", "model.safetensors"])
+def test_the_identity_sees_what_makes_other_tokens(file: str, tiny: Path, tmp_path: Path) -> None:
+    """How images are scaled, and a projector in the middle of a file whose size and ends stay."""
+    model = shutil.copytree(tiny, tmp_path / "model")
+    assert store_identity(str(model), None, "five") == store_identity(str(tiny), None, "five")
+    if file == "model.safetensors":
+        tensors = load_file(model / file)
+        tensors = {name: value + 1 if "projector" in name else value for name, value in tensors.items()}
+        save_file(tensors, model / file, {"format": "pt"})
+    else:
+        (model / file).write_text((model / file).read_text().replace("336", "224"))
+    assert store_identity(str(model), None, "five") != store_identity(str(tiny), None, "five")
 
 
 def test_shards_fill_one_store(items: list[Item], build: Build, tmp_path: Path) -> None:
