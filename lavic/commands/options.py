@@ -4,9 +4,10 @@ What `fit` takes, the others take, and refuse what it refuses: several `--config
 before it, then flags; a mistake is one sentence. Nothing here imports torch before a task is asked for.
 """
 
+import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from lavic.commands.early import check_task_options, wants_help
 from lavic.errors import UserError
 from lavic.files import read_text
 
@@ -143,7 +145,7 @@ def read_task(
     prog: str,
     description: str,
     add_options: Callable[["OptionParser"], None] | None = None,
-    needs: tuple[type, type] | None = None,
+    needs: tuple[str, str] | None = None,
 ) -> tuple[Any, Any, Namespace]:
     """The task (without a model yet), the data module, and all options, of a training run's YAML file.
 
@@ -154,16 +156,18 @@ def read_task(
         prog: the command, for its help.
         description: what it does, for its help.
         add_options: adds the command's own.
-        needs: the task's and the data module's classes; any if None.
+        needs: the class paths of the task and the data module; any if None.
 
     Raises:
         UserError: an option or a key is wrong, or the file is another task's.
     """
-    from lavic.tasks.base import Task, TaskData
+    before_torch(argv, prog, description, add_options, needs)
+    from lavic.commands.quiet import quieten
 
-    task_class, data_class = needs or (Task, TaskData)
+    quieten()
+    task_class, data_class = map(_imported, needs or ("lavic.tasks.base.Task", "lavic.tasks.base.TaskData"))
     parser = OptionParser(prog=prog, description=description)
-    parser.add_argument("--config", action="config", help="A YAML file of a training run; later ones are set on top.")
+    parser.add_argument("--config", action="config", help=CONFIG_HELP)
     parser.add_subclass_arguments(task_class, "model", required=True)
     parser.add_subclass_arguments(data_class, "data", required=True)
     parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
@@ -176,3 +180,52 @@ def read_task(
         add_options(parser)
     made = parser.made(argv)
     return made.model, made.data, made
+
+
+CONFIG_HELP = "A YAML file of a training run; later ones are set on top."
+
+
+def before_torch(
+    argv: Sequence[str],
+    prog: str,
+    description: str,
+    add_options: Callable[["OptionParser"], None] | None = None,
+    needs: tuple[str, str] | None = None,
+) -> None:
+    """Prints the help and ends where it is asked for, and finds the mistakes that need no task's class.
+
+    The arguments are those of `read_task`.
+
+    Raises:
+        UserError: an option is wrong or missing.
+    """
+    parser = OptionParser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help=CONFIG_HELP)
+    if add_options:
+        add_options(parser)
+    own = {action.dest for action in parser._actions} | {"logs_dir", "seed_everything"}
+    if wants_help(argv):
+        shown = "The task and its options, as `python -m lavic fit --config FILE --help` lists them."
+        for section in ("model", "data", "trainer"):
+            parser.add_argument(f"--{section}.*", type=str, help=shown if section == "model" else "As for fit.")
+        parser.print_help()
+        raise SystemExit(0)
+    parser.parse_args(_own_flags(argv, {action.dest for action in parser._actions} - {"config"}))
+    check_task_options(found_configs(argv), own, dict(zip(("model", "data"), needs, strict=True)) if needs else None)
+
+
+def _own_flags(argv: Sequence[str], names: Container[str]) -> list[str]:
+    """The arguments that are the command's own flags, and their values."""
+    own: list[str] = []
+    mine = False
+    for argument in argv:
+        if argument.startswith("--"):
+            mine = argument[2:].partition("=")[0] in names
+        if mine:
+            own.append(argument)
+    return own
+
+
+def _imported(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -96,8 +96,8 @@ class Recommender:
         found = merged(self.retriever.candidates(conversation, self.candidates), alike, self.candidates)
         if not found:
             raise NothingFound(
-                f"Nothing in the catalogue's {self._searched()} matches the words of this conversation; say it in the "
-                "catalogue's own language, or search more of it with --index both or --method embeddings."
+                f"Nothing in the catalogue's {self._searched()} matches these words; say it in other words, or in the"
+                " catalogue's own language."
             )
         likelihoods = self.likelihoods(conversation, [candidate.item for candidate in found])
         probabilities = likelihoods.softmax(dim=0)
