@@ -51,6 +51,7 @@ def check_ranges(prefix: str = "", /, **options: object) -> None:
         UserError: a number is out of its range.
     """
     for name, value in options.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name in RANGES and is_number and not RANGES[name].holds(value):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if name in RANGES and not RANGES[name].holds(value):
             raise UserError(f"{prefix}{name} is {value}; it must be {RANGES[name]}.")

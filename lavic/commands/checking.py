@@ -126,6 +126,17 @@ def _check_option(name: str, option: Option, value: Any) -> None:
         raise UserError(f"{name} is {shown(value)}; it must be {allowed}.")
 
 
+def whole_number(name: str, value: Any) -> int:
+    """A value that must be a whole number, as one.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not _fits(Plain("int"), value):
+        raise UserError(f"{name} is {shown(value)}; it must be {WORDS['int']}.")
+    return int(number(value))
+
+
 def _joined(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
 

@@ -60,12 +60,12 @@ def check_task_options(
         check_section(section, class_path, given.get(section))
     asks_the_parser = any(argument.partition("=")[0].endswith(".help") for argument in argv)
     for name in CLASSES:
-        section = given.get(name)
-        if isinstance(section, Mapping) and "class_path" in section:
-            section = {**section, "class_path": _today(section["class_path"])}
+        chosen: Any = given.get(name)
+        if isinstance(chosen, Mapping) and "class_path" in chosen:
+            chosen = {**chosen, "class_path": _today(chosen["class_path"])}
         elif not asks_the_parser:
             raise UserError(f"The option {name}.class_path is missing; give --config FILE, which names it.")
-        check_class(name, section, (needs or {}).get(name, ""))
+        check_class(name, chosen, (needs or {}).get(name, ""))
     return given
 
 

@@ -15,6 +15,7 @@ from lavic.retrieval.scorers import Method
 
 RECOMMENDATION = ("lavic.tasks.recommendation.Recommendation", "lavic.tasks.recommendation.RecommendationData")
 DESCRIBE = "lavic.commands.describe.describe"
+HOST, PORT = "127.0.0.1", 7860
 ABOUT = {
     "plan": "What a configuration needs.",
     "embed": "Computes every item's CLS tokens once.",
@@ -91,8 +92,8 @@ def add_recommend_options(parser: OptionParser) -> None:
 
 def add_server_options(parser: OptionParser) -> None:
     """Where to listen, and what to chat with."""
-    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen on; others can reach 0.0.0.0.")
-    parser.add_argument("--port", type=int, default=7860, help="Port to listen on; 0 takes a free one.")
+    parser.add_argument("--host", type=str, default=HOST, help="Address to listen on; others can reach 0.0.0.0.")
+    parser.add_argument("--port", type=int, default=PORT, help="Port to listen on; 0 takes a free one.")
     parser.add_argument("--share", action="store_true", help="Publish the page through Gradio's relay.")
     parser.add_argument(
         "--chat_model", type=str | None, default=None, help="Directory or hub name of a LLaVA to chat with."

@@ -99,7 +99,7 @@ def signature_of(class_path: str) -> Signature | None:
         raise NoSuchClass(class_path)
     if found is None or not isinstance(found[1], ast.ClassDef | ast.FunctionDef):
         return None
-    return _signature(*found)
+    return _signature(found[0], found[1])
 
 
 def _top(module: str) -> Any:
@@ -229,7 +229,7 @@ def _kinds(source: _Source, node: ast.AST, depth: int = 0) -> Iterator[Kind]:
     elif isinstance(node, ast.Name) and (found := _definition(source, node.id)) is not None:
         if isinstance(found[1], ast.ClassDef):
             is_options = any("dataclass" in ast.unparse(decorator) for decorator in found[1].decorator_list)
-            yield Options(_signature(*found)) if is_options else Anything()
+            yield Options(_signature(found[0], found[1])) if is_options else Anything()
         elif isinstance(found[1], ast.Name) and found[1].id == node.id:
             yield Plain("Path") if node.id == "Path" else Anything()
         else:

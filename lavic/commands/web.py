@@ -1,16 +1,19 @@
 """`python -m lavic web`: the assistant, or a chat with any LLaVA, in a browser, on 127.0.0.1 unless told otherwise."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
-from lavic.commands.flags import ABOUT, RECOMMENDATION, add_server_options, add_shop_options
-from lavic.commands.options import OptionParser, read_task
+from lavic.commands.checking import whole_number
+from lavic.commands.early import CLASSES
+from lavic.commands.flags import ABOUT, HOST, PORT, RECOMMENDATION, add_server_options, add_shop_options
+from lavic.commands.given import flags, given_options
+from lavic.commands.options import OptionParser, found_configs, read_task
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json
+from lavic.web.address import held
 
 DEMO = (
     "--config", "configs/recommend.yaml", "--config", "configs/demo_recommend.yaml",
@@ -24,7 +27,19 @@ def main(argv: Sequence[str]) -> int:
     """The command line: stage 2's YAML file for the shop, --chat_model for a chat, and where to listen."""
     if "--demo" in argv:
         argv = [*DEMO, *(argument for argument in argv if argument != "--demo")]
-    shop = any(argument.partition("=")[0] == "--config" for argument in argv)
+    given = given_options(found_configs(argv), CLASSES)
+    with held(str(given.get("host", HOST)), whole_number("--port", given.get("port", PORT))) as address:
+        options, tabs = _tabs(argv, shop="config" in dict(flags(argv)))
+        from lavic.web.page import build_page, serve  # Gradio takes seconds to import
+
+        page = build_page("LaViC", tabs)
+        address.release()
+        serve(page, address.host, address.port, options.share)
+    return 0
+
+
+def _tabs(argv: Sequence[str], shop: bool) -> tuple[Namespace, dict[str, Callable[[], None]]]:
+    """The options, and what fills each tab: minutes of loading."""
     tabs: dict[str, Callable[[], None]] = {}
     if shop:
         options, tabs["Shop"] = _shop(argv)
@@ -36,11 +51,7 @@ def main(argv: Sequence[str]) -> int:
         tabs["Chat"] = _chat(options)
     if not tabs:
         raise UserError("There is nothing to serve; give --config FILE of stage 2, --chat_model DIR, or --demo.")
-    from lavic.web.page import build_page, serve  # Gradio takes seconds to import
-
-    print(f"http://{options.host}:{options.port} (Ctrl-C ends it)", file=sys.stderr)
-    serve(build_page("LaViC", tabs), options.host, options.port, options.share)
-    return 0
+    return options, tabs
 
 
 def _shop(argv: Sequence[str]) -> tuple[Namespace, Callable[[], None]]:
