@@ -24,18 +24,18 @@ class Range:
         return low if self.high is None else f"{low} and {'below' if self.below else 'at most'} {self.high}"
 
 
-COUNT, NONE_OR_MORE, POSITIVE, SHARE = Range(1), Range(0), Range(0, above=True), Range(0, 1)
+COUNT, NONE_OR_MORE, POSITIVE, SHARE = Range(1), Range(0), Range(0, above=True), Range(0, 1, below=True)
 SEED = Range(0, 2**32 - 1)
 RANGES = {
     "accumulate_grad_batches": COUNT, "batch_size": COUNT, "candidates": COUNT, "headline": COUNT, "images": COUNT,
     "k": COUNT, "max_length": COUNT, "max_new_tokens": COUNT, "max_samples": COUNT, "num_nodes": COUNT,
     "patience": COUNT, "prompt_tokens": COUNT, "r": COUNT, "resamples": COUNT, "stop_after": COUNT, "top": COUNT,
     "every_minutes": NONE_OR_MORE, "every_n_steps": NONE_OR_MORE, "gradient_clip_val": NONE_OR_MORE,
-    "log_every_n_steps": NONE_OR_MORE, "min_delta": NONE_OR_MORE, "num_workers": NONE_OR_MORE,
+    "log_every_n_steps": NONE_OR_MORE, "min_delta": NONE_OR_MORE, "count": NONE_OR_MORE, "num_workers": NONE_OR_MORE,
     "weight_decay": NONE_OR_MORE,
     "alpha": POSITIVE, "interval": POSITIVE, "lr": POSITIVE,
-    "dropout": Range(0, 1, below=True), "floor": SHARE, "valid_share": SHARE, "warmup": SHARE,
-    "patience_share": Range(0, 1, above=True),
+    "dropout": SHARE, "floor": SHARE, "valid_share": SHARE, "warmup": SHARE,
+    "patience_share": Range(0, 1, above=True, below=True),
     "port": Range(0, 65535), "seed": SEED, "seed_everything": SEED,
 }  # fmt: skip
 
@@ -51,7 +51,12 @@ def check_ranges(prefix: str = "", /, **options: object) -> None:
         UserError: a number is out of its range.
     """
     for name, value in options.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        if name in RANGES and not RANGES[name].holds(value):
-            raise UserError(f"{prefix}{name} is {value}; it must be {RANGES[name]}.")
+        check_number(f"{prefix}{name}", name, value)
+
+
+def check_number(shown: str, option: str, value: object) -> None:
+    """The same of one number, by the name that the message has and that of the option whose range it must lie in."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        allowed = RANGES.get(option)
+        if allowed is not None and not allowed.holds(value):
+            raise UserError(f"{shown} is {value}; it must be {allowed}.")

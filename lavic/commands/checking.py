@@ -122,7 +122,10 @@ def _check_option(name: str, option: Option, value: Any) -> None:
     elif isinstance(value, Mapping) and {"class_path", "init_args"} & value.keys():
         check_class(name, value)
     elif not any(_fits(kind, value) for kind in option.kinds) and not _empty(value):
-        allowed = " or ".join(dict.fromkeys(_in_words(kind) for kind in option.kinds if kind != Plain("None")))
+        choices = [str(known) for kind in option.kinds if isinstance(kind, OneOf) for known in kind.values]
+        words = [f"one of {', '.join(dict.fromkeys(choices))}"] if choices else []
+        words += [_in_words(kind) for kind in option.kinds if kind != Plain("None") and not isinstance(kind, OneOf)]
+        allowed = " or ".join(dict.fromkeys(words))
         raise UserError(f"{name} is {shown(value)}; it must be {allowed}.")
 
 
@@ -189,8 +192,6 @@ def _in_words(kind: Kind) -> str:
     match kind:
         case Plain(name):
             return WORDS[name]
-        case OneOf(values):
-            return f"one of {', '.join(map(str, values))}"
         case Listed():
             return "a list, such as [FIRST, SECOND]"
         case Options(signature):

@@ -7,12 +7,14 @@ from pathlib import Path
 from lavic.commands.flags import compose_parser
 from lavic.commands.quiet import quieten
 from lavic.model.composing import compose
+from lavic.ranges import check_ranges
 
 
 def main(argv: list[str]) -> int:
     """The command line; the result, parameters by part, goes to standard output."""
     quieten()
     options = compose_parser().parse(argv)
+    check_ranges("--", seed=options.seed)
     made = compose(
         options.vision, options.language, Path(options.out), options.architecture, options.dtype, options.seed
     )

@@ -7,12 +7,11 @@ from typing import Any
 from lavic import MOVED, RENAMED
 from lavic.commands.checking import check_class, check_section, number, unknown
 from lavic.commands.function_options import explained, meanings
-from lavic.commands.given import given_options
+from lavic.commands.given import CLASSES, given_options
 from lavic.commands.signatures import Signature, signature_of
 from lavic.errors import UserError
 from lavic.ranges import check_ranges
 
-CLASSES = ("model", "data")
 SECTIONS = {  # of the options that are a constructor's
     "trainer": "lightning.pytorch.Trainer",
     "checkpoint": "lavic.training.checkpoint.TrainableCheckpoint",

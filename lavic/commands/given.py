@@ -8,6 +8,7 @@ import yaml
 
 from lavic.files import read_text
 
+CLASSES = ("model", "data")  # the sections that are a class and its arguments
 SPECIAL = ("class_path", "init_args", "dict_kwargs")
 
 

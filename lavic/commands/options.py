@@ -16,6 +16,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from lavic.commands.early import check_task_options, wants_help
+from lavic.commands.plain_lists import lists_of_classes, with_lists
+from lavic.commands.plain_words import in_plain_words, one_line
 from lavic.errors import UserError
 from lavic.files import read_text
 
@@ -28,12 +30,7 @@ RENAMED = {  # names of 0.1, until 0.3
 }
 
 
-def one_sentence(message: str) -> str:
-    """A parser's message on one line, without its repetitions of inner names."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return re.sub(r"\s+", " ", "; ".join(lines))
-
-
+LIST = re.compile(r"^(typing\.Optional\[)?(list|collections\.abc\.Sequence|typing\.(List|Sequence))\[")
 MISSING = re.compile(r"Requirement .* not met|No module named")
 
 
@@ -66,7 +63,7 @@ class OneSentence:
         """Raises a UserError instead of printing the usage."""
         if refused := _user_error(ex):  # of a constructor or a reader
             raise refused
-        said = one_sentence(message).rstrip(".")
+        said = in_plain_words(message)
         raise UserError(f"{said} (see --help)." if self.prog.startswith("python -m lavic") else f"{said}.")
 
 
@@ -75,13 +72,21 @@ class OptionParser(OneSentence, ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """The options, the configuration files found, named and checked first. Raises UserError."""
-        return self.parse_args(found_configs(argv))
+        found = found_configs(argv)
+        own = {action.dest for action in self._actions if LIST.search(str(getattr(action, "_typehint", "")))}
+        positional = any(not action.option_strings for action in self._actions)
+        return self.parse_args(with_lists(found, own | lists_of_classes(found), several=not positional))
 
     def made(self, argv: Sequence[str]) -> Namespace:
         """The same, with objects in the place of their options. Raises UserError."""
         with making_classes():
             made: Namespace = self.instantiate_classes(self.parse(argv))
         return made
+
+
+def with_new_names(argv: Sequence[str]) -> list[str]:
+    """The arguments of a command that writes one file, its `--output` of 0.2 as `--out`; the old name goes with 0.4."""
+    return [re.sub(r"^--output(?==|$)", "--out", argument) for argument in argv]
 
 
 def found_configs(argv: Sequence[str]) -> list[str]:
@@ -134,7 +139,7 @@ def _check_yaml(path: Path) -> None:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path} is not valid YAML in line {line} ({error.problem}); mend that line.") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML ({one_sentence(str(error))}); give a YAML file.") from None
+        raise UserError(f"{path} is not valid YAML ({one_line(str(error))}); give a YAML file.") from None
     if not isinstance(content, dict):
         held = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path} holds {held}, not options by their names; give a YAML file of options.")

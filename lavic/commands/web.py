@@ -7,9 +7,8 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lavic.commands.checking import whole_number
-from lavic.commands.early import CLASSES
 from lavic.commands.flags import ABOUT, HOST, PORT, RECOMMENDATION, add_server_options, add_shop_options
-from lavic.commands.given import flags, given_options
+from lavic.commands.given import CLASSES, flags, given_options
 from lavic.commands.options import OptionParser, found_configs, read_task
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json

@@ -14,7 +14,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lavic.cost.batches import batch_flop, samples_of, start_of_all
-from lavic.errors import UserError
 from lavic.evaluation.ranking import named_item
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.stacking import RECOMMENDATION, stack_adapters
@@ -26,6 +25,7 @@ from lavic.model.scoring import PromptState
 from lavic.model.sharding import is_sharded
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import project
+from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
 from lavic.tasks.recommendation.card import card_parts
 from lavic.tasks.recommendation.choices import (
@@ -104,8 +104,7 @@ class Recommendation(Task):
         seed: int = 42,
     ) -> None:
         super().__init__(base, Speedups(), checkpointing, lr, weight_decay, None, optimizer, scheduler, seed)
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
+        check_ranges(max_new_tokens=max_new_tokens)
         self.lora = lora or Lora()
         self.trainable = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=self.lora)
         self.distilled = Path(distilled) if distilled else None
