@@ -13,6 +13,7 @@ from lavic.commands.signatures import (
     Anything,
     Kind,
     Listed,
+    Mapped,
     NoSuchClass,
     OneOf,
     Option,
@@ -28,7 +29,7 @@ LONGEST = 80  # letters of a value or of a list of names in a sentence
 TRUTHS = ("true", "false", "yes", "no", "on", "off")
 WORDS = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Path": "a path",
-    "dict": "options by their names", "None": "null",
+    "None": "null",
 }  # fmt: skip
 
 
@@ -164,8 +165,8 @@ def _fits(kind: Kind, value: Any) -> bool:
             return isinstance(value, bool) or str(value).lower() in TRUTHS
         case Plain("str" | "Path"):
             return not isinstance(value, Mapping | list)
-        case Plain("dict"):
-            return isinstance(_loaded(value), Mapping)
+        case Mapped(of):
+            return isinstance(inner := _loaded(value), Mapping) and all(_fits(of, one) for one in inner.values())
         case Plain(_):
             return False
         case OneOf(values):
@@ -194,6 +195,8 @@ def _in_words(kind: Kind) -> str:
             return WORDS[name]
         case Listed():
             return "a list, such as [FIRST, SECOND]"
+        case Mapped(of):
+            return f"options by their names, each {_in_words(of)}"
         case Options(signature):
             return f"options by their names ({shown_names(signature)})"
     return "a class path"

@@ -27,8 +27,7 @@ def with_lists(argv: Sequence[str], lists: Container[str], several: bool = True)
         values = [value] if equals else []
         while not equals and rest and not rest[0].startswith("--") and (several or not values):
             values.append(rest.pop(0))
-        alone = values[0] if len(values) == 1 else ""
-        if not values or alone.startswith("[") or alone in ("null", ""):
+        if not values or (len(values) == 1 and (values[0].startswith("[") or values[0] in ("null", ""))):
             written += [flag, *values] if not equals else [argument]
         else:
             written.append(f"{flag}={json.dumps([part for value in values for part in value.split(',') if part])}")

@@ -35,6 +35,13 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class Mapped:
+    """A mapping of names that are free to something."""
+
+    of: "Kind"
+
+
+@dataclass(frozen=True)
 class Options:
     """A mapping of a class's own options, as of a dataclass."""
 
@@ -46,7 +53,7 @@ class Anything:
     """What the source does not tell."""
 
 
-Kind: TypeAlias = "Plain | OneOf | Listed | Options | Anything"
+Kind: TypeAlias = "Plain | OneOf | Listed | Mapped | Options | Anything"
 
 
 @dataclass(frozen=True)
@@ -254,6 +261,7 @@ def _subscripted(source: _Source, node: ast.Subscript, depth: int) -> Iterator[K
             of = list(_kinds(source, inner[0], depth + 1))
             yield Listed(of[0] if len(of) == 1 else Anything())
         case "dict" | "Mapping":
-            yield Plain("dict")
+            of = list(_kinds(source, inner[-1], depth + 1))
+            yield Mapped(of[0] if len(of) == 1 else Anything())
         case _:
             yield Anything()

@@ -25,10 +25,23 @@ footer, .message-buttons {display: none !important} /* among the latter, Gradio'
 )
 
 
+class Page(gr.Blocks):  # type: ignore[misc]
+    """A page that removes what its visitors have uploaded as it is closed."""
+
+    uploads: Uploads
+
+    def close(self, verbose: bool = True) -> None:
+        """Ends the server."""
+        super().close(verbose)
+        self.uploads.close()
+
+
 def build_page(title: str, tabs: Mapping[str, Callable[[], None]]) -> Any:
     """A page of tabs; each is given as what puts its components in. What visitors upload goes with the process."""
-    os.environ["GRADIO_TEMP_DIR"] = str(Uploads().folder)  # read as components are made
-    with gr.Blocks(title=title, analytics_enabled=False) as page:
+    uploads = Uploads()
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)  # read as components are made
+    with Page(title=title, analytics_enabled=False) as page:
+        page.uploads = uploads
         gr.Markdown(f"# {title}")
         for name, fill in tabs.items():
             with gr.Tab(name):
