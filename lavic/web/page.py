@@ -25,7 +25,7 @@ footer, .message-buttons {display: none !important} /* among the latter, Gradio'
 )
 
 
-class Page(gr.Blocks):  # type: ignore[misc]
+class Page(gr.Blocks):
     """A page that removes what its visitors have uploaded as it is closed."""
 
     uploads: Uploads
