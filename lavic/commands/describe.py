@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lavic.catalogue.description_journal import Journal, Said, Waiting, waiting_images, write_described
 from lavic.catalogue.images import BrokenImage, open_image
-from lavic.commands.options import OptionParser, with_new_names
+from lavic.commands.options import OptionParser, with_long_names
 from lavic.errors import UserError
 from lavic.files import writing
 from lavic.model.describing import MAX_NEW_TOKENS, PROMPT, Describer, Prompter, Seen
@@ -40,7 +40,7 @@ def describe(
     base: BaseModel,
     metadata: Path = Path("data/item2meta_train.json"),
     images_dir: Path = Path("data/train_images"),
-    out: Path | None = None,
+    output: Path | None = None,
     batch_size: int = 8,
     max_new_tokens: int = MAX_NEW_TOKENS,
     prompt: str = PROMPT,
@@ -52,7 +52,7 @@ def describe(
         base: the checkpoint, and how it is held in memory.
         metadata: the item2meta file; it stays as it is.
         images_dir: the folder of its images.
-        out: the new file; beside the old one, with `_described` behind its name, when not given.
+        output: the new file, or --out FILE; beside the old one, with `_described` behind its name, when not given.
         batch_size: images described at a time on each device.
         max_new_tokens: tokens of a description at most, its end counted; a longer one ends with its last sentence.
         prompt: what the model is asked, with {title} and {image} in their places.
@@ -63,7 +63,7 @@ def describe(
         raise UserError(f"The metadata file {metadata} does not exist; write it with `python -m lavic import`.")
     if not images_dir.is_dir():
         raise UserError(f"The images folder {images_dir} does not exist; fill it with `python -m crawl`.")
-    output = out or metadata.with_name(f"{metadata.name.split('.')[0]}_described{_suffix(metadata)}")
+    output = output or metadata.with_name(f"{metadata.name.split('.')[0]}_described{_suffix(metadata)}")
     if output.exists() and output.samefile(metadata):
         raise UserError(f"The output {output} is the metadata file itself; give another path.")
     started = time.time()
@@ -72,7 +72,7 @@ def describe(
     asked = json.dumps([base.name, base.dtype, base.quantization, prompt, max_new_tokens])
     folder = output.with_name(f"{output.name}.journal") / hashlib.sha256(asked.encode()).hexdigest()[:12]
     journal = Journal(folder, shard, shards)
-    lock_output(folder, "--out")
+    lock_output(folder, "--output")
     said = journal.read()
     all_images = list(waiting_images(metadata))
     waiting = [
@@ -178,6 +178,6 @@ def main(argv: list[str]) -> int:
     parser = OptionParser(prog="python -m lavic describe", description="Describes every image.")
     parser.add_argument("--config", action="config", help="YAML file of the options below: configs/describe.yaml.")
     parser.add_function_arguments(describe, fail_untyped=False)
-    options = parser.made(with_new_names(argv))
+    options = parser.made(with_long_names(argv))
     describe(**{name: value for name, value in vars(options).items() if name != "config"})
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lavic.commands.early import check_task_options, run_help, run_options, wants_help
 from lavic.commands.function_options import check_function_options, function_help
-from lavic.commands.options import OptionParser, before_torch, found_configs, with_new_names
+from lavic.commands.options import OptionParser, before_torch, found_configs, with_long_names
 from lavic.model.base_model import Architecture, ComposedDtype, Dtype
 from lavic.retrieval.documents import Indexed
 from lavic.retrieval.scorers import Method
@@ -46,7 +46,7 @@ def settle(command: str, argv: Sequence[str]) -> bool:
         if wants_help(argv):
             print(function_help("python -m lavic describe", DESCRIBE))
             return True
-        check_function_options(found_configs(with_new_names(argv)), DESCRIBE)
+        check_function_options(found_configs(with_long_names(argv)), DESCRIBE)
     elif command in ADDED and (command != "web" or wants_help(argv)):
         needs = None if command == "plan" else RECOMMENDATION
         before_torch(argv, f"python -m lavic {command}", ABOUT[command], ADDED[command], needs)

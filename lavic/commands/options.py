@@ -89,6 +89,11 @@ def with_new_names(argv: Sequence[str]) -> list[str]:
     return [re.sub(r"^--output(?==|$)", "--out", argument) for argument in argv]
 
 
+def with_long_names(argv: Sequence[str]) -> list[str]:
+    """The arguments of describe, whose YAML files have `output`: its `--out` by that name."""
+    return [re.sub(r"^--out(?==|$)", "--output", argument) for argument in argv]
+
+
 def found_configs(argv: Sequence[str]) -> list[str]:
     """The arguments with each `--config NAME` as the file that it means.
 
