@@ -31,6 +31,7 @@ COMMANDS = {  # command -> module with main(args), and what it does
     "compare": ("lavic.commands.compare", "tests of several runs side by side, with paired tests between them"),
 }
 OWN_NAME = ("fit", "validate", "test", "predict")  # commands of one module, which is told which
+WITH_TORCH = (*OWN_NAME, "plan", "compose", "export", "describe", "embed", "recommend", "web")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if command not in COMMANDS:
             raise UserError(f"'{command}' is no command of lavic; give one of {', '.join(COMMANDS)}.")
+        if command in WITH_TORCH and importlib.import_module("lavic.commands.flags").settle(command, args):
+            return 0
         module = importlib.import_module(COMMANDS[command][0])
         return int(module.main([command, *args] if command in OWN_NAME else args) or 0)
     except UserError as error:

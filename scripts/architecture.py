@@ -1,7 +1,7 @@
 """Writes the list of every module into docs/architecture.md, from the first line of each one's docstring.
 
-    python scripts/architecture.py            writes it
-    python scripts/architecture.py --check    exits with status 1 where the page is not what it would write
+python scripts/architecture.py            writes it
+python scripts/architecture.py --check    exits with status 1 where the page is not what it would write
 """
 
 import ast

@@ -5,7 +5,8 @@ import json
 import logging
 import random
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,24 @@ from lavic.demo.toy_llava import tiny_checkpoint
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background job ignores Ctrl-C, and so would all that a test starts in order to interrupt it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TORCHS_OWN = "torchinductor_*"  # made empty when it is imported
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests' temporary folder lies in pytest's own, of which it keeps three, and is empty when they have ended.
+
+    So a killed session leaves nothing anywhere else.
+    """
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", None)  # which it remembers
+        yield
+    left = sorted(path.name for path in folder.iterdir() if not path.match(TORCHS_OWN))
+    assert not left, f"{len(left)} files or folders were left in the temporary folder, such as {left[:3]}"
+
 
 COLOURS = ("red", "blue", "green", "yellow", "black", "white")
 

@@ -21,6 +21,7 @@ from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.tables import read_rows
 from lavic.errors import UserError
 from lavic.files import writing
+from lavic.ranges import check_ranges
 
 NAMES = {  # what a column may be called, the likeliest first; compared without case, spaces, hyphens and underscores
     "id": (
@@ -90,8 +91,7 @@ def import_table(
     Raises:
         UserError: the file cannot be read, has no column for IDs or titles, or no row that can be used.
     """
-    if not 0 <= valid_share < 1:
-        raise UserError(f"valid_share is {valid_share}; it must be 0 or more and below 1.")
+    check_ranges(valid_share=valid_share)
     out.mkdir(parents=True, exist_ok=True)
     _sweep(out)
     done = Imported()

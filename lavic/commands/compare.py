@@ -18,6 +18,7 @@ from lavic.errors import UserError
 from lavic.evaluation.comparison import mcnemar, paired_bootstrap, spread
 from lavic.evaluation.intervals import Floats, intervals
 from lavic.evaluation.tested_rows import RESULTS, TestedRow, read_tested_rows
+from lavic.ranges import check_ranges
 
 ALL = "all"
 
@@ -40,8 +41,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=42, help="of the draws (default: 42)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse(arguments)
-    if options.resamples < 1:
-        raise UserError(f"--resamples is {options.resamples}; it must be at least 1.")
+    check_ranges("--", resamples=options.resamples, seed=options.seed)
     systems = [_read(run, options.way, options.metric) for run in options.runs]
     result = compare(systems, options.resamples, options.seed)
     for line in result["left_out"]:

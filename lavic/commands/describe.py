@@ -6,10 +6,11 @@ shares the images between N devices.
 
 from pathlib import Path
 
-from lavic.commands.options import OptionParser
+from lavic.commands.options import OptionParser, with_long_names
 from lavic.errors import UserError
 from lavic.model.describing import MAX_NEW_TOKENS, PROMPT
 from lavic.model.loading import BaseModel
+from lavic.ranges import check_ranges
 from lavic.tasks.distillation.teacher import describe_catalogue
 
 
@@ -29,15 +30,13 @@ def describe(
         base: the checkpoint, and how it is held in memory.
         metadata: the item2meta file; it stays as it is.
         images_dir: the folder of its images.
-        output: the new file; beside the old one, with `_described` behind its name, when not given.
+        output: the new file, or --out FILE; beside the old one, with `_described` behind its name, when not given.
         batch_size: images described at a time on each device.
         max_new_tokens: tokens of a description at most, its end counted; a longer one ends with its last sentence.
         prompt: what the model is asked, with {title} and {image} in their places.
         num_workers: processes that read and cut images, for each device.
     """
-    for option, value in {"batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
-        if value < 1:
-            raise UserError(f"{option} is {value}; it must be at least 1.")
+    check_ranges(batch_size=batch_size, max_new_tokens=max_new_tokens, num_workers=num_workers)
     if not metadata.is_file():
         raise UserError(f"The metadata file {metadata} does not exist; write it with `python -m lavic import`.")
     if not images_dir.is_dir():
@@ -64,6 +63,6 @@ def main(argv: list[str]) -> int:
     parser = OptionParser(prog="python -m lavic describe", description="Describes every image.")
     parser.add_argument("--config", action="config", help="YAML file of the options below: configs/describe.yaml.")
     parser.add_function_arguments(describe, fail_untyped=False)
-    options = parser.made(argv)
+    options = parser.made(with_long_names(argv))
     describe(**{name: value for name, value in vars(options).items() if name != "config"})
     return 0

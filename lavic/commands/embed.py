@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lavic.catalogue.images import open_image
 from lavic.catalogue.items import read_items
-from lavic.commands.options import OptionParser, read_task
-from lavic.commands.quiet import quieten
+from lavic.commands.flags import ABOUT, RECOMMENDATION, add_embed_options
+from lavic.commands.options import read_task
 from lavic.errors import UserError
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import load_llava
@@ -25,7 +25,7 @@ from lavic.model.parts import unwrap
 from lavic.model.processor import load_processor
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import Normalise, cls_tokens
-from lavic.tasks.recommendation import Recommendation, RecommendationData
+from lavic.ranges import check_ranges
 from lavic.tasks.recommendation.item_store import build_item_store, store_folder, store_identity
 from lavic.training.run_folder import lock_output
 
@@ -34,12 +34,8 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str]) -> int:
     """The command line: stage 2's YAML file, and how many images go through the model at a time."""
-    quieten()
-    needs = (Recommendation, RecommendationData)
-    description = "Computes every item's CLS tokens once."
-    task, data, options = read_task(argv, "python -m lavic embed", description, _add_options, needs)
-    if options.batch_size < 1:
-        raise UserError(f"batch_size is {options.batch_size}; it must be at least 1.")
+    task, data, options = read_task(argv, "python -m lavic embed", ABOUT["embed"], add_embed_options, RECOMMENDATION)
+    check_ranges(batch_size=options.batch_size)
     shard, shards = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
@@ -94,10 +90,6 @@ def main(argv: list[str]) -> int:
         "".join(f"; {item}: {fault}" for item, fault in list(faults.items())[:3]),
     )
     return 0
-
-
-def _add_options(parser: OptionParser) -> None:
-    parser.add_argument("--batch_size", type=int, default=16, help="Images a forward pass (of five views each).")
 
 
 def _cut(image_processor: Any, image: Path) -> Tensor:

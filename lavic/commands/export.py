@@ -5,27 +5,19 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from lavic.commands.options import OptionParser
+from lavic.commands.flags import export_parser
 from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json
 from lavic.model.adapters.about import read_about
 from lavic.model.adapters.merging import merge_adapters
 from lavic.model.adapters.saved import CONFIG
-from lavic.model.loading import Dtype
 
 
 def main(argv: list[str]) -> int:
     """The command line; where the checkpoint is, and how close to the adapter's logits, goes to standard output."""
     quieten()
-    parser = OptionParser(prog="python -m lavic export", description="Merges adapters into a plain checkpoint.")
-    parser.add_argument("--adapter", type=Path, required=True, help="The adapter's directory.")
-    parser.add_argument("--distilled", type=Path | None, default=None, help="Stage 1's adapter, below one of stage 2.")
-    parser.add_argument("--base", type=str | None, default=None, help="The base; null: the one the adapter names.")
-    parser.add_argument("--out", type=Path, required=True, help="The new checkpoint's directory.")
-    parser.add_argument("--dtype", type=Dtype, default="auto", help="Of the weights written; auto is bfloat16.")
-    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a line.")
-    options = parser.parse(argv)
+    options = export_parser().parse(argv)
     folders = [Path(folder) for folder in (options.distilled, options.adapter) if folder is not None]
     base = options.base or base_of(folders[-1])
     card = model_card(base, folders)

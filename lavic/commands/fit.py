@@ -15,7 +15,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from lavic.commands.options import OneSentence, found_configs, making_classes, one_sentence
+from lavic.commands.options import OneSentence, found_configs, making_classes
+from lavic.commands.plain_lists import lists_of_classes, with_lists
+from lavic.commands.plain_words import cut, one_line
 from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.model.loading import resolve_dtype
@@ -31,7 +33,7 @@ from lavic.training.preflight import Preflight
 from lavic.training.run_folder import lock_output, run_id
 from lavic.training.run_log import RunLog
 from lavic.training.step_seeds import StepSeeds
-from lavic.training.strategies import check_before_start
+from lavic.training.strategies import check_before_start, check_size
 from lavic.training.text_log import start_text_log
 from lavic.training.throughput import Throughput, device_peak
 from lavic.training.used_adapter import OUTPUT, ResultsNote, UsedAdapter, best_folder, choose_adapter, results_folder
@@ -136,7 +138,8 @@ class LavicCLI(LightningCLI):
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
-            raise UserError(f"The trainer's options do not fit together: {one_sentence(str(error))}") from None
+            raise UserError(f"The trainer's options do not fit together: {cut(one_line(str(error)), 180)}") from None
+        check_size(trainer.strategy)
         # in front, so that what they know is in the checkpoint that a later callback writes
         peak = device_peak(trainer.strategy.root_device)
         measured = [Throughput(peak)] if peak else []  # before the log, which reads what it measured
@@ -195,7 +198,8 @@ def main(args: Sequence[str]) -> None:
     """Runs one subcommand of Lightning's; `args` starts with its name."""
     quieten()
     try:
-        _run(found_configs(args))
+        found = found_configs(args)
+        _run(with_lists(found, lists_of_classes(found)))
     except ValueError as error:
         if isinstance(error.__cause__, UserError):  # of a constructor, which jsonargparse wraps in pages of its own
             raise error.__cause__ from None

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lavic.catalogue.importing import LEFT_OUT, TRAIN, VALID, Imported, import_table
 from lavic.commands.options import OptionParser
 from lavic.errors import UserError
+from lavic.ranges import check_ranges
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def import_file(
     """
     if not file.is_file():
         raise UserError(f"The table {file} does not exist; give the path of a CSV, TSV, Parquet or JSON file.")
+    check_ranges(valid_share=valid_share)
     given = {"id": id, "title": title, "images": images, "description": description}
     columns = {what: name for what, name in given.items() if name}
     bar = Progress(

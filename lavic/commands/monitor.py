@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lavic.commands.options import OptionParser
-from lavic.errors import UserError
+from lavic.ranges import check_ranges
 from lavic.runs.run_files import Run, find_run
 from lavic.runs.run_metrics import learning_rates, left_out_text, monitored, run_metrics
 from lavic.runs.terminal_chart import draw
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     }.items():
         parser.add_argument(f"--{flag}", action="store_true", help=f"Print once: {text}.")
     options = parser.parse(arguments)
-    if options.interval <= 0:
-        raise UserError(f"--interval is {options.interval}; it must be above 0 seconds.")
+    check_ranges("--", interval=options.interval)
     console = Console()
     run = find_run(options.logs, options.run)
     parts: list[RenderableType] = []

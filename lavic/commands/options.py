@@ -4,9 +4,10 @@ What `fit` takes, the others take, and refuse what it refuses: several `--config
 before it, then flags; a mistake is one sentence. Nothing here imports torch before a task is asked for.
 """
 
+import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,9 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 
+from lavic.commands.early import check_task_options, wants_help
+from lavic.commands.plain_lists import lists_of_classes, with_lists
+from lavic.commands.plain_words import in_plain_words, one_line
 from lavic.errors import UserError
 from lavic.files import read_text
 
@@ -27,12 +31,7 @@ RENAMED = {  # names of 0.1, until 0.3
 }
 
 
-def one_sentence(message: str) -> str:
-    """A parser's message on one line, without its repetitions of inner names."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return re.sub(r"\s+", " ", "; ".join(lines))
-
-
+LIST = re.compile(r"^(typing\.Optional\[)?(list|collections\.abc\.Sequence|typing\.(List|Sequence))\[")
 MISSING = re.compile(r"Requirement .* not met|No module named")
 
 
@@ -65,7 +64,7 @@ class OneSentence:
         """Raises a UserError instead of printing the usage."""
         if refused := _user_error(ex):  # of a constructor or a reader
             raise refused
-        said = one_sentence(message).rstrip(".")
+        said = in_plain_words(message)
         raise UserError(f"{said} (see --help)." if self.prog.startswith("python -m lavic") else f"{said}.")
 
 
@@ -74,7 +73,10 @@ class OptionParser(OneSentence, ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """The options, the configuration files found, named and checked first. Raises UserError."""
-        return self.parse_args(found_configs(argv))
+        found = found_configs(argv)
+        own = {action.dest for action in self._actions if LIST.search(str(getattr(action, "_typehint", "")))}
+        positional = any(not action.option_strings for action in self._actions)
+        return self.parse_args(with_lists(found, own | lists_of_classes(found), several=not positional))
 
     def format_help(self, formatter: Any = None) -> str:
         """The help without a run's hundred options, which `fit --help` has and which would bury the command's own."""
@@ -97,6 +99,16 @@ class OptionParser(OneSentence, ArgumentParser):
         with making_classes():
             made: Namespace = self.instantiate_classes(options)
         return made
+
+
+def with_new_names(argv: Sequence[str]) -> list[str]:
+    """The arguments of a command that writes one file, its `--output` of 0.2 as `--out`; the old name goes with 0.4."""
+    return [re.sub(r"^--output(?==|$)", "--out", argument) for argument in argv]
+
+
+def with_long_names(argv: Sequence[str]) -> list[str]:
+    """The arguments of describe, whose YAML files have `output`: its `--out` by that name."""
+    return [re.sub(r"^--out(?==|$)", "--output", argument) for argument in argv]
 
 
 def found_configs(argv: Sequence[str]) -> list[str]:
@@ -149,7 +161,7 @@ def _check_yaml(path: Path) -> None:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path} is not valid YAML in line {line} ({error.problem}); mend that line.") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML ({one_sentence(str(error))}); give a YAML file.") from None
+        raise UserError(f"{path} is not valid YAML ({one_line(str(error))}); give a YAML file.") from None
     if not isinstance(content, dict):
         held = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path} holds {held}, not options by their names; give a YAML file of options.")
@@ -160,7 +172,7 @@ def read_task(
     prog: str,
     description: str,
     add_options: Callable[["OptionParser"], None] | None = None,
-    needs: tuple[type, type] | None = None,
+    needs: tuple[str, str] | None = None,
 ) -> tuple[Any, Any, Namespace]:
     """The task (without a model yet), the data module, and all options, of a training run's YAML file.
 
@@ -171,16 +183,18 @@ def read_task(
         prog: the command, for its help.
         description: what it does, for its help.
         add_options: adds the command's own.
-        needs: the task's and the data module's classes; any if None.
+        needs: the class paths of the task and the data module; any if None.
 
     Raises:
         UserError: an option or a key is wrong, or the file is another task's.
     """
-    from lavic.tasks.base import Task, TaskData
+    before_torch(argv, prog, description, add_options, needs)
+    from lavic.commands.quiet import quieten
 
-    task_class, data_class = needs or (Task, TaskData)
+    quieten()
+    task_class, data_class = map(_imported, needs or ("lavic.tasks.base.Task", "lavic.tasks.base.TaskData"))
     parser = OptionParser(prog=prog, description=description)
-    parser.add_argument("--config", action="config", help="A YAML file of a training run; later ones are set on top.")
+    parser.add_argument("--config", action="config", help=CONFIG_HELP)
     parser.add_subclass_arguments(task_class, "model", required=True)
     parser.add_subclass_arguments(data_class, "data", required=True)
     parser.link_arguments("model.init_args.base.name", "data.init_args.model_name")
@@ -213,3 +227,52 @@ def add_run_sections(parser: ArgumentParser) -> None:
     kinds = (Trainer, TrainableCheckpoint, EarlyStop, SkipNonFiniteSteps)
     for section, kind in zip(RUN_SECTIONS, kinds, strict=True):
         parser.add_class_arguments(kind, section, instantiate=False)
+
+
+CONFIG_HELP = "A YAML file of a training run; later ones are set on top."
+
+
+def before_torch(
+    argv: Sequence[str],
+    prog: str,
+    description: str,
+    add_options: Callable[["OptionParser"], None] | None = None,
+    needs: tuple[str, str] | None = None,
+) -> None:
+    """Prints the help and ends where it is asked for, and finds the mistakes that need no task's class.
+
+    The arguments are those of `read_task`.
+
+    Raises:
+        UserError: an option is wrong or missing.
+    """
+    parser = OptionParser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help=CONFIG_HELP)
+    if add_options:
+        add_options(parser)
+    own = {action.dest for action in parser._actions} | {"logs_dir", "seed_everything"}
+    if wants_help(argv):
+        shown = "The task and its options, as `python -m lavic fit --config FILE --help` lists them."
+        for section in ("model", "data", "trainer"):
+            parser.add_argument(f"--{section}.*", type=str, help=shown if section == "model" else "As for fit.")
+        parser.print_help()
+        raise SystemExit(0)
+    parser.parse_args(_own_flags(argv, {action.dest for action in parser._actions} - {"config"}))
+    check_task_options(found_configs(argv), own, dict(zip(("model", "data"), needs, strict=True)) if needs else None)
+
+
+def _own_flags(argv: Sequence[str], names: Container[str]) -> list[str]:
+    """The arguments that are the command's own flags, and their values."""
+    own: list[str] = []
+    mine = False
+    for argument in argv:
+        if argument.startswith("--"):
+            mine = argument[2:].partition("=")[0] in names
+        if mine:
+            own.append(argument)
+    return own
+
+
+def _imported(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

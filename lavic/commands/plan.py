@@ -11,8 +11,8 @@ import torch
 from transformers import LlavaNextConfig
 
 from lavic.catalogue.descriptions import DescribedImage, read_described_images
-from lavic.commands.options import OptionParser, read_task
-from lavic.commands.quiet import quieten
+from lavic.commands.flags import ABOUT, add_plan_options
+from lavic.commands.options import read_task
 from lavic.cost.counting import Sample, StepFlop, parameters, step_flop, trainable_parameters
 from lavic.cost.default_config import DEFAULT_MODEL, default_config
 from lavic.cost.gpus import Gpu, known_gpu, named_gpu
@@ -23,6 +23,7 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.loading import AnyLlavaConfig, BaseModel, load_config
 from lavic.model.parts import TrainableParts
 from lavic.model.speedups import PLAIN, Speedups
+from lavic.ranges import check_ranges
 from lavic.tasks.base import Task, TaskData
 from lavic.tasks.distillation import Distillation
 from lavic.tasks.instruction import Instruction
@@ -52,12 +53,8 @@ class Run:
 
 def main(argv: Sequence[str]) -> int:
     """Prints the plan of `--config FILE`."""
-    quieten()
-    task, data, options = read_task(argv, "python -m lavic plan", "What a configuration needs.", _add_options)
-    if options.prompt_tokens < 1:
-        raise UserError(f"--prompt_tokens is {options.prompt_tokens}; it must be at least 1.")
-    if options.images is not None and options.images < 1:
-        raise UserError(f"--images is {options.images}; it must be at least 1.")
+    task, data, options = read_task(argv, "python -m lavic plan", ABOUT["plan"], add_plan_options)
+    check_ranges("--", prompt_tokens=options.prompt_tokens, images=options.images)
     run = planned_run(task, data, int(options.trainer.get("max_epochs") or 1), options.prompt_tokens)
     name, gpu = _gpu(options.gpu)
     plan = make_plan(run, name, gpu)
@@ -66,15 +63,6 @@ def main(argv: Sequence[str]) -> int:
         plan["images"] = image_plan(load_config_of(run.base), options.images, gpu)
     print(json.dumps(plan, indent=2) if options.json else as_text(plan))
     return 0
-
-
-def _add_options(parser: OptionParser) -> None:
-    parser.add_argument(
-        "--gpu", type=str | None, default=None, help="GPU to plan for, such as RTX_4090; the one in this machine."
-    )
-    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
-    parser.add_argument("--prompt_tokens", type=int, default=500, help="Tokens of a prompt and answer; not stage 1's.")
-    parser.add_argument("--images", type=int | None, default=None, help="Also plan embed and describe of so many.")
 
 
 def planned_run(task: Task, data: TaskData, epochs: int, prompt_tokens: int) -> Run:

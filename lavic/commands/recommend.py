@@ -17,12 +17,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from lavic.commands.options import OptionParser, read_task
-from lavic.commands.quiet import quieten
+from lavic.commands.flags import ABOUT, RECOMMENDATION, add_recommend_options
+from lavic.commands.options import read_task
 from lavic.errors import UserError
 from lavic.files import clean, read_text
-from lavic.retrieval.documents import Indexed
-from lavic.retrieval.scorers import Method
+from lavic.ranges import check_ranges
 from lavic.tasks.recommendation import Recommendation, RecommendationData
 from lavic.tasks.recommendation.recommender import NothingFound, Recommended, Recommender, seeker_turns
 from lavic.training.used_adapter import OUTPUT, best_folder, choose_adapter
@@ -30,10 +29,9 @@ from lavic.training.used_adapter import OUTPUT, best_folder, choose_adapter
 
 def main(argv: list[str]) -> int:
     """The command line: stage 2's YAML file, and where the conversation comes from."""
-    quieten()
-    needs = (Recommendation, RecommendationData)
-    description = "Recommends products of a catalogue to a conversation."
-    task, data, options = read_task(argv, "python -m lavic recommend", description, _add_options, needs)
+    prog, about = "python -m lavic recommend", ABOUT["recommend"]
+    task, data, options = read_task(argv, prog, about, add_recommend_options, RECOMMENDATION)
+    check_ranges("--", top=options.top)
     if not options.chat and options.conversation != "-" and not Path(options.conversation).is_file():
         raise UserError(f"The conversation file {options.conversation} does not exist; give a text file, or - .")
     recommender = load_recommender(task, data, options)
@@ -42,9 +40,10 @@ def main(argv: list[str]) -> int:
         try:
             ranked = recommender.rank(conversation, options.image)[: options.top]
         except NothingFound as nothing:
+            advice = f"{nothing} More of the catalogue is searched with --index both or --method embeddings."
             if not options.chat:
-                raise
-            print(nothing, file=sys.stderr)
+                raise UserError(advice) from None
+            print(advice, file=sys.stderr)
             continue
         _show(ranked, time.perf_counter() - started, options.json)
     return 0
@@ -56,6 +55,12 @@ def load_recommender(task: Recommendation, data: RecommendationData, options: Na
     Raises:
         UserError: there is no adapter, or the catalogue or its item store cannot be used.
     """
+    check_ranges("--", candidates=options.candidates)
+    if options.method == "embeddings" and not options.embedding_model:
+        raise UserError(
+            "--method embeddings needs --embedding_model, a sentence-transformers directory or hub name; give it, or"
+            " --method bm25."
+        )
     trainer = options.trainer
     output, best = Path(trainer.default_root_dir or OUTPUT), best_folder(task, trainer.callbacks)
     named = task.adapter or output / best
@@ -67,25 +72,6 @@ def load_recommender(task: Recommendation, data: RecommendationData, options: Na
     task.adapter = choose_adapter(task.adapter, output, best).folder
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Recommender(task, data, options.candidates, device, options.index, options.method, options.embedding_model)
-
-
-def add_retrieval_options(parser: OptionParser) -> None:
-    """How candidates are found, for every command that ranks a catalogue."""
-    parser.add_argument("--candidates", type=int, default=10, help="Items that retrieval picks for the model to rank.")
-    parser.add_argument("--index", type=Indexed, default="both", help="What of an item is searched.")
-    parser.add_argument("--method", type=Method, default="bm25", help="How the candidates are found.")
-    parser.add_argument(
-        "--embedding_model", type=str | None, default=None, help="sentence-transformers, for embeddings."
-    )
-
-
-def _add_options(parser: OptionParser) -> None:
-    parser.add_argument("--conversation", type=str, default="-", help="A text file; - reads standard input.")
-    parser.add_argument("--chat", action="store_true", help="Read a conversation line by line, answering each.")
-    add_retrieval_options(parser)
-    parser.add_argument("--image", type=Path | None, default=None, help="An image file that shows what is meant.")
-    parser.add_argument("--top", type=int, default=10, help="Products shown.")
-    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
 
 
 def _conversations(options: Namespace) -> Iterator[str]:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lavic.commands.options import OptionParser
+from lavic.commands.options import OptionParser, with_new_names
 from lavic.files import read_text, write_text
 from lavic.files.json_entries import Entry, read_entries
 from lavic.runs.run_files import Run, find_run
@@ -41,14 +41,14 @@ def main(arguments: list[str]) -> None:
     parser = OptionParser(prog="python -m lavic report", description=__doc__)
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's name or its directory (default: the newest)")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="directory of the runs (default: logs)")
-    parser.add_argument("--output", type=Path, help="the page to write (default: report.html in the run's directory)")
-    options = parser.parse(arguments)
+    parser.add_argument("--out", type=Path, help="the page to write (default: report.html in the run's directory)")
+    options = parser.parse(with_new_names(arguments))
     named = Path(options.run) if options.run else None
     if named is not None and named.is_dir():
         run = find_run(named.resolve().parent, named.resolve().name)
     else:
         run = find_run(options.logs, options.run)
-    output = options.output or run.directory / "report.html"
+    output = options.out or run.directory / "report.html"
     write_text(output, page(run))
     print(output)
 

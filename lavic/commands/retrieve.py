@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lavic.catalogue.items import read_items
-from lavic.commands.options import OptionParser
+from lavic.commands.options import OptionParser, with_new_names
 from lavic.errors import UserError
 from lavic.files import writing
 from lavic.files.json_entries import Malformed, read_entries
@@ -29,7 +29,7 @@ BATCH = 64  # conversations scored at a time
 def retrieve(
     conversations: Path,
     metadata: list[Path],
-    output: Path,
+    out: Path,
     index: Indexed = "both",
     method: Method = "bm25",
     model: str | None = None,
@@ -41,7 +41,7 @@ def retrieve(
     Args:
         conversations: a .jsonl file with a "context" in every line.
         metadata: item2meta .json or .jsonl files; their items are the catalogue.
-        output: the new .jsonl file.
+        out: the new .jsonl file.
         index: what of an item is searched: titles, descriptions, or both.
         method: bm25 (no model) or embeddings (needs `--model`).
         model: a sentence-transformers directory or hub name.
@@ -50,8 +50,8 @@ def retrieve(
     """
     if not conversations.is_file():
         raise UserError(f"The conversation file {conversations} does not exist; give the path of a .jsonl file.")
-    if output.exists() and output.samefile(conversations):
-        raise UserError(f"The output {output} is the conversation file itself; give another path.")
+    if out.exists() and out.samefile(conversations):
+        raise UserError(f"The output {out} is the conversation file itself; give another path.")
     if method == "embeddings" and not model:
         raise UserError("The method 'embeddings' needs --model, a sentence-transformers directory or hub name.")
     items = read_items(metadata)
@@ -63,8 +63,8 @@ def retrieve(
     field, ids = f"candidates_{name or method}", list(documents)
     recall = _Recall()
     found_fewer = found_none = 0
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with writing(output) as file:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out) as file:
         for batch in _batches(_records(conversations), BATCH):
             queries = [without_markup(record["context"]) for record in batch]
             for record, found in zip(batch, scorer.search(queries, k), strict=True):
@@ -78,7 +78,7 @@ def retrieve(
                 f"Nothing in the catalogue matches a word of any of the {found_none} conversations of {conversations}; "
                 "index descriptions too, or take the method embeddings."
             )
-    print(f"{recall.conversations} conversations x {k} of {len(ids)} items -> {field} in {output}")
+    print(f"{recall.conversations} conversations x {k} of {len(ids)} items -> {field} in {out}")
     if found_none:
         log.warning(
             "%d of %d conversations share no word with the catalogue: nothing matches them, and their %s is empty; "
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
     parser = OptionParser(prog="python -m lavic retrieve", description="Builds candidates for conversations.")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_function_arguments(retrieve, fail_untyped=False)
-    values = retrieve(**{k: v for k, v in parser.parse(argv).as_dict().items() if k != "config"})
+    values = retrieve(**{k: v for k, v in parser.parse(with_new_names(argv)).as_dict().items() if k != "config"})
     for metric, value in values.items():
         print(f"{metric}: {value:.4f}")
     if not values:

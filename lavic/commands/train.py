@@ -6,6 +6,7 @@ is `python -m lavic fit --config configs/distill.yaml` with those two options se
 `--trainer.max_steps 100`, is passed on as it is.
 """
 
+from lavic.commands.flags import settle
 from lavic.errors import UserError
 
 OPTIONS = {
@@ -65,9 +66,11 @@ def main(args: list[str]) -> None:
     if args and args[0] in ("-h", "--help"):
         print(help_text())
     else:
+        _, *expanded = expand(args)
+        settle("fit", expanded)
         from lavic.commands import fit  # which imports torch
 
-        fit.main(expand(args))
+        fit.main(["fit", *expanded])
 
 
 def help_text() -> str:

@@ -1,59 +1,62 @@
 """`python -m lavic web`: the assistant, or a chat with any LLaVA, in a browser, on 127.0.0.1 unless told otherwise."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
-from lavic.commands.options import OptionParser, read_task
+from lavic.commands.checking import whole_number
+from lavic.commands.flags import ABOUT, HOST, PORT, RECOMMENDATION, add_server_options, add_shop_options
+from lavic.commands.given import CLASSES, flags, given_options
+from lavic.commands.options import OptionParser, found_configs, read_task
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json
+from lavic.web.address import held
 
 DEMO = (
     "--config", "configs/recommend.yaml", "--config", "configs/demo_recommend.yaml",
     "--trainer.default_root_dir", "out_demo/recommendation/shop",
 )  # fmt: skip
 EXAMPLES = "examples.json"  # in the data's folder: a list of wishes to start with
-PROG, DESCRIPTION = "python -m lavic web", "Serves the assistant, a chat with any LLaVA, or both, as a web page."
+PROG = "python -m lavic web"
 
 
 def main(argv: Sequence[str]) -> int:
     """The command line: stage 2's YAML file for the shop, --chat_model for a chat, and where to listen."""
     if "--demo" in argv:
         argv = [*DEMO, *(argument for argument in argv if argument != "--demo")]
-    shop = any(argument.partition("=")[0] == "--config" for argument in argv)
+    given = given_options(found_configs(argv), CLASSES)
+    with held(str(given.get("host", HOST)), whole_number("--port", given.get("port", PORT))) as address:
+        options, tabs = _tabs(argv, shop="config" in dict(flags(argv)))
+        from lavic.web.page import build_page, serve  # Gradio takes seconds to import
+
+        page = build_page("LaViC", tabs)
+        address.release()
+        serve(page, address.host, address.port, options.share)
+    return 0
+
+
+def _tabs(argv: Sequence[str], shop: bool) -> tuple[Namespace, dict[str, Callable[[], None]]]:
+    """The options, and what fills each tab: minutes of loading."""
     tabs: dict[str, Callable[[], None]] = {}
     if shop:
         options, tabs["Shop"] = _shop(argv)
     else:
-        parser = OptionParser(prog=PROG, description=DESCRIPTION)
-        _add_options(parser)
+        parser = OptionParser(prog=PROG, description=ABOUT["web"])
+        add_server_options(parser)
         options = parser.parse(argv)
     if options.chat_model or options.chat_adapter:
         tabs["Chat"] = _chat(options)
     if not tabs:
         raise UserError("There is nothing to serve; give --config FILE of stage 2, --chat_model DIR, or --demo.")
-    from lavic.web.page import build_page, serve  # Gradio takes seconds to import
-
-    print(f"http://{options.host}:{options.port} (Ctrl-C ends it)", file=sys.stderr)
-    serve(build_page("LaViC", tabs), options.host, options.port, options.share)
-    return 0
+    return options, tabs
 
 
 def _shop(argv: Sequence[str]) -> tuple[Namespace, Callable[[], None]]:
-    from lavic.commands.quiet import quieten
-    from lavic.commands.recommend import add_retrieval_options, load_recommender
-    from lavic.tasks.recommendation import Recommendation, RecommendationData
+    task, data, options = read_task(argv, PROG, ABOUT["web"], add_shop_options, RECOMMENDATION)
+    from lavic.commands.recommend import load_recommender  # with PyTorch
 
-    def add_options(parser: OptionParser) -> None:
-        _add_options(parser)
-        add_retrieval_options(parser)
-        parser.add_argument("--top", type=int, default=10, help="Products shown.")
-
-    quieten()
-    task, data, options = read_task(argv, PROG, DESCRIPTION, add_options, (Recommendation, RecommendationData))
     recommender = load_recommender(task, data, options)
     from lavic.web.shop import Assistant, shop_tab
 
@@ -71,15 +74,3 @@ def _chat(options: Namespace) -> Callable[[], None]:
 def _examples(path: Path) -> list[str]:
     found: Any = read_json(path) if path.is_file() else []
     return [str(text) for text in found]
-
-
-def _add_options(parser: OptionParser) -> None:
-    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen on; others can reach 0.0.0.0.")
-    parser.add_argument("--port", type=int, default=7860, help="Port to listen on.")
-    parser.add_argument("--share", action="store_true", help="Publish the page through Gradio's relay.")
-    parser.add_argument(
-        "--chat_model", type=str | None, default=None, help="Directory or hub name of a LLaVA to chat with."
-    )
-    parser.add_argument(
-        "--chat_adapter", type=Path | None, default=None, help="An adapter for it; names its base if that is not given."
-    )

@@ -121,7 +121,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the folder whose files are served")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one (default: 0)")
     options = parser.parse_args()
-    asyncio.run(_serve_for_ever(options.folder, options.port))
+    try:
+        asyncio.run(_serve_for_ever(options.folder, options.port))
+    except (OSError, OverflowError) as error:
+        parser.error(f"--port {options.port} cannot be listened on ({error}); give another.")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from lavic.commands.options import OptionParser
 from lavic.demo.catalogue import sample_products, write_images, write_sample
 from lavic.demo.image_server import ImageServer
 from lavic.demo.stage2 import DEFAULT, recommend_sample, show_recommendation, show_whole_catalogue
-from lavic.demo.toy_llava import build
 from lavic.demo.training_runs import fit, rows, validation_table, validations
 from lavic.errors import UserError
 
@@ -58,6 +57,8 @@ def main(args: list[str]) -> None:
         show_whole_catalogue(output, console)
         show_recommendation(output, console, time.monotonic() - started)
         return
+    from lavic.demo.toy_llava import build  # with PyTorch
+
     crawl_sample(folder)
     _say("A toy LLaVA-v1.6: the real classes and processor, trained on other products than the catalogue's")
     toy = folder / "toy_llava"

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,8 @@ from transformers import (
 )
 
 from lavic.errors import UserError
+from lavic.model.base_model import Architecture as Architecture
+from lavic.model.base_model import ComposedDtype
 from lavic.model.loading import Llava, build_on_meta
 from lavic.model.parts import PARTS, part_of
 from lavic.model.processor import LlavaAnyProcessor, looks_like_path
@@ -38,8 +40,6 @@ from lavic.model.unused import extra_positions
 from lavic.model.views import native_grids
 
 IMAGE_TOKEN = "<image>"
-Architecture = Literal["llava", "llava_next"]
-ComposedDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ any language model. Which language model it is makes no difference here.
 """
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -20,32 +19,17 @@ from transformers import (
 )
 
 from lavic.errors import UserError
+from lavic.model.base_model import BaseModel as BaseModel
+from lavic.model.base_model import Dtype as Dtype
 from lavic.model.loading_progress import telling
 from lavic.model.processor import looks_like_path
 from lavic.model.quantization import keep_differentiable, nf4
 
 log = logging.getLogger(__name__)
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Llava: TypeAlias = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration
 AnyLlavaConfig: TypeAlias = LlavaConfig | LlavaNextConfig
 ARCHITECTURES = {LlavaConfig: LlavaForConditionalGeneration, LlavaNextConfig: LlavaNextForConditionalGeneration}
-
-
-@dataclass
-class BaseModel:
-    """The checkpoint to start from, and how it is held in memory.
-
-    Args:
-        name: hub name or local directory of a LLaVA-v1.6 (LLaVA-NeXT) or LLaVA-1.5 checkpoint.
-        dtype: of the weights; `auto` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU.
-        quantization: `nf4` holds the language model's frozen weights in 4 bits (needs bitsandbytes); `auto` does so on
-            a GPU alone.
-    """
-
-    name: str = "llava-hf/llava-v1.6-mistral-7b-hf"
-    dtype: Dtype = "auto"
-    quantization: Literal["none", "nf4", "auto"] = "none"
 
 
 def load_config(name: str) -> AnyLlavaConfig:

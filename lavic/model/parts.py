@@ -21,6 +21,7 @@ from torch import nn
 from lavic.errors import UserError
 from lavic.model.loading import Llava
 from lavic.model.unused import Entry, unused_vision_parameters
+from lavic.ranges import check_ranges
 
 Mode = Literal["lora", "full", "frozen"]
 PARTS = {"vision": "vision_tower", "projector": "multi_modal_projector", "language": "language_model"}
@@ -49,10 +50,7 @@ class Lora:
     targets: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.r < 1:
-            raise UserError(f"lora.r is {self.r}; it must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"lora.dropout is {self.dropout}; it must be at least 0 and below 1.")
+        check_ranges("lora.", r=self.r, alpha=self.alpha, dropout=self.dropout)
 
 
 @dataclass

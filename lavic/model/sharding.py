@@ -8,6 +8,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from lavic.errors import UserError
+from lavic.model.parts import HELD
 
 
 def repeated_layers(part: nn.Module) -> list[nn.Module]:
@@ -45,9 +46,16 @@ def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, DTensor):
             raise UserError(
-                f"FSDP2 shards layers and the projector, and {name} is trained outside of them; train with LoRA, or"
+                f"FSDP2 shards layers and the projector, and {name} is trained outside of them; {_way_out(name)}"
                 " use --trainer.strategy ddp."
             )
+
+
+def _way_out(name: str) -> str:
+    """What leaves the parameter of a name untrained: of a projector in full, LLaVA-1.6's image_newline is a part."""
+    part = next((part for part, starts in HELD.items() if name.startswith(starts)), None)
+    also = ", or trainable.embeddings to false" if part == "language" else ""
+    return f"set trainable.{part} to lora or frozen{also}, or" if part else ""
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -47,7 +47,7 @@ def make_scorer(method: Method, documents: Sequence[str], model: str | None = No
     if method == "bm25":
         return Bm25(documents)
     if not model:
-        raise UserError("The method 'embeddings' needs --model, a sentence-transformers directory or hub name.")
+        raise UserError("The method 'embeddings' needs a model of sentence-transformers; name one, or take bm25.")
     return Embeddings(documents, model)
 
 

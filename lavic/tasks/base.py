@@ -26,6 +26,7 @@ from lavic.model.parts import count_trainable, lora_modules, trained_parameters,
 from lavic.model.processor import load_processor
 from lavic.model.sharding import shard_layers
 from lavic.model.speedups import Speedups, speed_up
+from lavic.ranges import check_number, check_ranges
 from lavic.training.card import CardParts
 from lavic.training.evaluation_sums import EvaluationSums
 from lavic.training.parameter_groups import parameter_groups
@@ -62,9 +63,9 @@ class Task(EvaluationSums):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        for option, value in {"lr": lr, **{f"part_lr.{part}": rate for part, rate in (part_lr or {}).items()}}.items():
-            if value <= 0:
-                raise UserError(f"{option} is {value}; it must be above 0.")
+        check_ranges(lr=lr, weight_decay=weight_decay, seed=seed)
+        for part, rate in (part_lr or {}).items():
+            check_number(f"part_lr.{part}", "lr", rate)
         self.base, self.speedups, self.checkpointing, self.seed = base, speedups, checkpointing, seed
         self.lr, self.weight_decay, self.part_lr = lr, weight_decay, part_lr or {}
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -193,11 +194,7 @@ class TaskData(pl.LightningDataModule):
         self, batch_size: int, max_samples: int | None, num_workers: int, strict: bool, model_name: str, seed: int
     ) -> None:
         super().__init__()
-        for option, value in {"batch_size": batch_size, "max_samples": max_samples}.items():
-            if value is not None and value < 1:
-                raise UserError(f"{option} is {value}; it must be at least 1.")
-        if num_workers < 0:
-            raise UserError(f"num_workers is {num_workers}; it must be 0 (load in the main process) or more.")
+        check_ranges(batch_size=batch_size, max_samples=max_samples, num_workers=num_workers, seed=seed)
         self.batch_size, self.max_samples, self.num_workers = batch_size, max_samples, num_workers
         self.strict, self.model_name, self.seed = strict, model_name, seed
         self.left_out: list[LeftOut] = []

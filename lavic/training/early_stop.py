@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from lavic.errors import UserError
+from lavic.ranges import check_ranges
 from lavic.training.protocols import report_of
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,7 @@ class EarlyStop(EarlyStopping):
         min_delta: float = 0.0,
         monitor: str | None = None,
     ) -> None:
-        if patience is not None and patience < 1:
-            raise UserError(f"patience is {patience}; it must be at least 1 validation, or null.")
-        if patience_share is not None and not 0 < patience_share < 1:
-            raise UserError(f"patience_share is {patience_share}; it must lie between 0 and 1, or be null.")
+        check_ranges(patience=patience, patience_share=patience_share, min_delta=min_delta)
         super().__init__(
             monitor or "val_loss", min_delta, patience or NEVER, strict=False, check_on_train_epoch_end=False
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lavic.errors import UserError
+from lavic.ranges import check_ranges
 from lavic.training.run_log import record
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,7 @@ class SkipNonFiniteSteps(Callback):
     """
 
     def __init__(self, stop_after: int = 5) -> None:
-        if stop_after < 1:
-            raise UserError(f"stop_after is {stop_after}; it must be at least 1 step.")
+        check_ranges(stop_after=stop_after)
         self.stop_after = stop_after
         self.in_a_row = self.skipped = 0
         self._rows: list[int] = []

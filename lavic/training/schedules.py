@@ -5,7 +5,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lavic.errors import UserError
+from lavic.ranges import check_ranges
 
 
 class WarmupCosine(LambdaLR):
@@ -20,9 +20,7 @@ class WarmupCosine(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.03, floor: float = 0.0) -> None:
-        for option, value in {"warmup": warmup, "floor": floor}.items():
-            if not 0 <= value < 1:
-                raise UserError(f"{option} of the schedule is {value}; it must be at least 0 and below 1.")
+        check_ranges("scheduler.", warmup=warmup, floor=floor)
         self.warmup, self.floor, self.total = warmup, floor, 0
         super().__init__(optimizer, self.share)
 

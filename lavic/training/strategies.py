@@ -37,6 +37,19 @@ def passes_must_match(strategy: Strategy) -> bool:
     return isinstance(strategy, ModelParallelStrategy | Zero)
 
 
+def check_size(strategy: Strategy) -> None:
+    """Raises a UserError for a sharding over more or fewer processes than the run has, or over one alone."""
+    if not isinstance(strategy, ModelParallelStrategy):
+        return
+    processes = strategy.num_processes * strategy.num_nodes
+    size = getattr(strategy, "_data_parallel_size", processes)
+    if processes == 1 or size not in ("auto", processes):
+        raise UserError(
+            f"FSDP2 is to shard over {'all' if size == 'auto' else size} processes, and this run has {processes}; set"
+            " --trainer.devices and data_parallel_size to the number of GPUs, or with one leave fsdp2.yaml away."
+        )
+
+
 def check_before_start(strategy: Any, subcommand: str | None) -> None:
     """Refuses what Lightning or DeepSpeed would refuse in pages, after the weights are loaded.
 

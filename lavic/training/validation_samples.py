@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavic.files import write_text
+from lavic.ranges import check_ranges
 from lavic.training.protocols import ShownSample, ShowsSamples
 
 WHOLE_MODEL = (SingleDeviceStrategy, DDPStrategy)  # on every process; others would wait in a collective
@@ -28,6 +29,7 @@ class ValidationSamples(pl.Callback):
     """
 
     def __init__(self, count: int = 4) -> None:
+        check_ranges(count=count)
         self.count = count
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

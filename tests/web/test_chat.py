@@ -109,5 +109,5 @@ def test_the_command_listens_on_this_machine_alone_and_shares_nothing(
 
     monkeypatch.setattr(chat, "load_chat_model", lambda *_: (chatter.llava, chatter.processor))
     monkeypatch.setattr(page, "serve", look)
-    assert web.main(["--chat_model", "any"]) == 0
+    assert web.main(["--chat_model", "any", "--port", "0"]) == 0
     assert shared == [False]

@@ -25,7 +25,7 @@ def url(assistant: Assistant) -> Iterator[str]:
 
 
 def client(url: str) -> Any:
-    return gradio_client.Client(url, verbose=False)
+    return gradio_client.Client(url, verbose=False, download_files=False)
 
 
 def ask(visitor: Any, text: str, *files: Path) -> tuple[list[Any], str]:

@@ -13,9 +13,9 @@ from lavic.batching.controls import partners_of
 from lavic.batching.left_out import LeftOut
 from lavic.batching.padding import PromptBatch
 from lavic.catalogue.image_checks import ImageChecks
-from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
+from lavic.ranges import check_ranges
 from lavic.tasks.base import TaskData
 from lavic.tasks.distillation.described_images import DescribedImages, Prompts
 from lavic.tasks.distillation.samples import SampleSource, SampleTable, load_samples
@@ -58,8 +58,7 @@ class DistillationData(TaskData):
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
-        if max_length < 1:
-            raise UserError(f"max_length is {max_length}; it must be at least 1.")
+        check_ranges(max_length=max_length)
         self.sources = {
             "train": SampleSource(Path(train_data), Path(train_images_dir), views, max_length, max_samples, seed),
             "val": SampleSource(Path(val_data), Path(val_images_dir), views, max_length, None, seed),

@@ -23,6 +23,7 @@ from lavic.model.processor import placeholder_ids
 from lavic.model.speedups import Speedups
 from lavic.model.text import constant_start
 from lavic.model.visual_tokens import Normalise, blank_views, cls_tokens, fill_placeholders, project
+from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
 from lavic.tasks.distillation.card import card_parts
 from lavic.tasks.distillation.described_images import DescribedBatch
@@ -87,6 +88,7 @@ class Distillation(Task):
         if trainable.language != "frozen":  # what stands before the placeholders then needs a gradient
             speedups = replace(speedups, reuse_prefix=False, no_prompt_gradient=False)
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
+        check_ranges(max_new_tokens=max_new_tokens)
         self.trainable, self.adapter, self.max_new_tokens = trainable, adapter, max_new_tokens
 
     # -- model ---------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 from lavic.batching.controls import partners_of
 from lavic.batching.left_out import LeftOut
 from lavic.batching.step_plan import Lengths
-from lavic.errors import UserError
 from lavic.model.chat_text import ChatText, choose_template, stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.model.templates import Template
+from lavic.ranges import check_ranges
 from lavic.tasks.base import TaskData
 from lavic.tasks.instruction.batches import Prompts, RecordBatches, RecordPrompts
 from lavic.tasks.instruction.building import RecordSource, load_records
@@ -67,8 +67,7 @@ class InstructionData(TaskData):
         questions: Path | None = None,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
-        if max_length < 1:
-            raise UserError(f"max_length is {max_length}; it must be at least 1.")
+        check_ranges(max_length=max_length)
         self.images_dir, self.max_length = (Path(images_dir) if images_dir else None), max_length
         self.questions = Path(questions) if questions else None
         self.asked: list[Question] = []

@@ -24,6 +24,7 @@ from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters, u
 from lavic.model.seen_batch import SeenBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import blank_views
+from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
 from lavic.tasks.instruction.batches import RecordBatch, RecordPrompts
 from lavic.tasks.instruction.card import card_parts
@@ -92,6 +93,7 @@ class Instruction(Task):
         seed: int = 42,
     ) -> None:
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
+        check_ranges(max_new_tokens=max_new_tokens)
         self.trainable, self.entry = parts_of(trainable), entry
         self.adapter, self.projector, self.max_new_tokens = adapter, projector, max_new_tokens
         if projector is not None and self.trainable.projector != "full":

@@ -16,6 +16,7 @@ from lavic.catalogue.items import Item, read_items
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
+from lavic.ranges import check_ranges
 from lavic.tasks.base import TaskData
 from lavic.tasks.recommendation.choices import ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
 from lavic.tasks.recommendation.item_store import ItemStore, store_identity
@@ -43,7 +44,7 @@ class RecommendationData(TaskData):
         max_samples: train on a random choice of that many samples (by the seed); null takes all.
         num_workers: processes that make prompts, for each device.
         strict: stop at the first conversation that cannot be used, instead of listing it in
-            skipped_conversations.jsonl.
+            skipped_samples.jsonl.
         test_split: the split that `test` and `predict` use.
         model_name: whose processor is used (set by the command line from the model's own name).
         seed: of the samples' order and choice (set by the command line from seed_everything).
@@ -69,8 +70,7 @@ class RecommendationData(TaskData):
         seed: int = 42,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
-        if max_length < 1:
-            raise UserError(f"max_length is {max_length}; it must be at least 1.")
+        check_ranges(max_length=max_length)
         if not categories:
             raise UserError("categories is empty; name at least one, such as all_beauty.")
         self.data_dir, self.categories, self.candidates = Path(data_dir), list(categories), candidates

@@ -15,6 +15,7 @@ from torch import Tensor
 from lavic.catalogue.items import read_items
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
+from lavic.ranges import check_ranges
 from lavic.retrieval.documents import Indexed
 from lavic.retrieval.retriever import Candidate, Retriever
 from lavic.retrieval.scorers import Method
@@ -64,8 +65,7 @@ class Recommender:
         method: Method = "bm25",
         embedding_model: str | None = None,
     ) -> None:
-        if candidates < 1:
-            raise UserError(f"candidates is {candidates}; it must be at least 1.")
+        check_ranges(candidates=candidates)
         self.items = read_items(data.metadata, data.images_dirs)
         self.candidates = min(candidates, len(self.items))
         self.retriever = Retriever(self.items, data.metadata, indexed, method, embedding_model)
@@ -96,8 +96,8 @@ class Recommender:
         found = merged(self.retriever.candidates(conversation, self.candidates), alike, self.candidates)
         if not found:
             raise NothingFound(
-                f"Nothing in the catalogue's {self._searched()} matches the words of this conversation; say it in the "
-                "catalogue's own language, or search more of it with --index both or --method embeddings."
+                f"Nothing in the catalogue's {self._searched()} matches these words; say it in other words, or in the"
+                " catalogue's own language."
             )
         likelihoods = self.likelihoods(conversation, [candidate.item for candidate in found])
         probabilities = likelihoods.softmax(dim=0)

@@ -25,6 +25,7 @@ from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import project
+from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
 from lavic.tasks.recommendation.card import card_parts
 from lavic.tasks.recommendation.choices import (
@@ -110,8 +111,7 @@ class Recommendation(Task):
         seed: int = 42,
     ) -> None:
         super().__init__(base, Speedups(), checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
+        check_ranges(max_new_tokens=max_new_tokens)
         if trainable.modes() != LANGUAGE_LORA.modes():
             asked = ", ".join(f"{part}: {mode}" for part, mode in trainable.modes().items())
             raise UserError(

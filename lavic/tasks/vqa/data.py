@@ -20,6 +20,7 @@ from lavic.catalogue.image_checks import ImageChecks
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.model.seen_batch import SeenBatch, TaughtBatch
+from lavic.ranges import check_ranges
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.base import TaskData
 from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
@@ -86,6 +87,7 @@ class VqaData(TaskData):
         streaming: bool = False,
     ) -> None:
         super().__init__(batch_size, max_samples, num_workers, strict, model_name, seed)
+        check_ranges(max_length=max_length)
         self.files = {"train": Path(train_data), "val": Path(val_data), "test": Path(test_data)}
         self.images_dir, self.knowledge, self.instruction = Path(images_dir), knowledge, instruction
         self.controls, self.max_length, self.streaming = controls, max_length, streaming

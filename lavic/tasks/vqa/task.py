@@ -19,6 +19,7 @@ from lavic.model.loading import BaseModel
 from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
 from lavic.model.seen_batch import SeenBatch, TaughtBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN
+from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
 from lavic.tasks.vqa.card import card_parts
 from lavic.tasks.vqa.data import AskedBatch
@@ -101,6 +102,7 @@ class Vqa(Task):
     ) -> None:
         speedups = replace(PLAIN, fused_lora=True, target_logits_only=True)
         super().__init__(base, speedups, checkpointing, lr, weight_decay, part_lr, optimizer, scheduler, seed)
+        check_ranges(max_new_tokens=max_new_tokens)
         self.trainable, self.adapter, self.max_new_tokens = parts_of(trainable), adapter, max_new_tokens
         self.use_text_normalization, self.debug_exact_match = use_text_normalization, debug_exact_match
 
