@@ -257,7 +257,8 @@ def before_torch(
             parser.add_argument(f"--{section}.*", type=str, help=shown if section == "model" else "As for fit.")
         parser.print_help()
         raise SystemExit(0)
-    parser.parse_args(_own_flags(argv, {action.dest for action in parser._actions} - {"config"}))
+    names = {action.dest for action in parser._actions} - {"config", "print_config"}
+    parser.parse_args(_own_flags(argv, names))
     check_task_options(found_configs(argv), own, dict(zip(("model", "data"), needs, strict=True)) if needs else None)
 
 
