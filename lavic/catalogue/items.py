@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavic.catalogue.item2meta import Skipped, item_of_image, read_item2meta
+from lavic.catalogue.item2meta import item_of_image, read_item2meta
 from lavic.errors import UserError
-from lavic.files.json_entries import Malformed
+from lavic.files.rejected import Rejected
 
 NO_TITLE = "No Title"  # what the published prompt says of an item without one
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -48,10 +48,8 @@ def read_items(metadata: Sequence[Path], images: Sequence[Path] = ()) -> dict[st
 
 
 def _titles(path: Path) -> Iterator[tuple[str, str]]:
-    for record in read_item2meta(path):
-        if isinstance(record, Malformed):
-            raise UserError(f"{path} cannot be read in {record.where} ({record.reason}); mend or remove that line.")
-        if not isinstance(record, Skipped):
+    for record in read_item2meta(path, whole=True):
+        if not isinstance(record, Rejected):
             yield record.item, _text(record.meta.get("title")) if isinstance(record.meta, dict) else ""
 
 

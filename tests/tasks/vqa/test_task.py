@@ -10,7 +10,7 @@ from PIL import Image
 
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.commands import fit as cli
-from lavic.tasks.vqa import data, task
+from lavic.tasks.vqa import batches, task
 from lavic.tasks.vqa.encoding import QuestionEncoder
 from tests.tasks.vqa.comparison import assert_numbers_are_the_scripts
 from tests.training import command_line
@@ -143,7 +143,7 @@ def test_c5_an_image_that_is_missing_is_listed_and_one_that_breaks_is_an_error(
             raise BrokenImage("truncated")
         return open_image(path)
 
-    monkeypatch.setattr(data, "open_image", opened)
+    monkeypatch.setattr(batches, "open_image", opened)
     out = run(vqa, tiny, "test", "out_faulty", f"--data.init_args.test_data={vqa / 'faulty.json'}")
     [listed] = [json.loads(line) for line in (out / "skipped_samples.jsonl").read_text().splitlines()]
     assert listed["reason"] == "image missing"

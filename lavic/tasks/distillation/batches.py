@@ -16,7 +16,7 @@ from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.model.prefix_reuse import Split
 from lavic.model.views import cut_views
-from lavic.tasks.distillation.samples import SampleTable
+from lavic.tasks.distillation.table import SampleTable
 
 
 class DescribedBatch(TrainingBatch):
