@@ -12,14 +12,39 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from PIL import Image
+
 from lavic.catalogue.crawled_images import CrawledImage, crawled_images
-from lavic.catalogue.images import RULE, BrokenImage, image_size
+from lavic.catalogue.images import RULE, BrokenImage, image_size, open_image
 from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.files.json_entries import read_json
 
 Verdict = tuple[int, int] | str  # width and height in pixels, upright, or why the image cannot be used
 Known = dict[str, tuple[list[int], list[int] | str]]  # by name the file's size and time, and the verdict
+
+
+def open_checked(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """Decodes an image that was found whole when the run began.
+
+    Args:
+        path: the file.
+        size: the image's (width, height) in pixels at that time, where a text depends on it.
+
+    Raises:
+        UserError: it is not whole any more, or of another size.
+    """
+    again = "restore it and start again with --resume."
+    try:
+        image = open_image(path)
+    except BrokenImage as broken:
+        raise UserError(
+            f"The image {path} was whole when the run began and is not any more ({broken}); {again}"
+        ) from None
+    if size is not None and image.size != tuple(size):
+        was, now = (f"{width} x {height}" for width, height in (size, image.size))
+        raise UserError(f"The image {path} had {was} pixels when the run began and has {now} now; {again}")
+    return image
 
 
 class ImageChecks:

@@ -54,7 +54,7 @@ def test_a_file_that_is_cut_gives_what_stands_before(tmp_path: Path) -> None:
     file = tmp_path / "train.json"
     text = json.dumps({f"B{number}": {"images": [{"large": f"http://h/{number}"}]} for number in range(100)})
     file.write_text(text[: len(text) // 2])
-    before = []
+    before: list[object] = []
     with pytest.raises(UserError, match=r"train\.json"):
         before += read_source(file)
     assert 40 <= sum(isinstance(entry, Wanted) for entry in before) == len(before) <= 51

@@ -11,8 +11,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lavic.batching.step_plan import MicroBatch
+from lavic.catalogue.image_checks import open_checked
 from lavic.catalogue.images import BrokenImage, open_image
-from lavic.errors import UserError
 from lavic.model.seen_batch import SeenBatch, TaughtBatch
 from lavic.tasks.vqa.encoding import QuestionEncoder
 from lavic.tasks.vqa.length import LengthLimit
@@ -47,14 +47,7 @@ class TaughtQuestions(Dataset[TaughtBatch]):
     def __getitem__(self, micro_batch: MicroBatch) -> TaughtBatch:
         """The batch of a step plan's entry."""
         questions = [self.questions[i] for i in micro_batch.indices]
-        try:
-            images = [open_image(self.images_dir / question.image) for question in questions]
-        except BrokenImage as broken:
-            names = ", ".join(question.image for question in questions)
-            raise UserError(
-                f"An image of {names} in {self.images_dir} was whole when the run began and is not any more ({broken});"
-                " restore it and start again with --resume."
-            ) from None
+        images = [open_checked(self.images_dir / question.image) for question in questions]
         taught = self.encoder.batch(questions, images, answers=True, ghost=micro_batch.ghost)
         return {**taught, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
 
