@@ -32,7 +32,7 @@ class LengthLimit:
         encoder = self.encoder
         tokenizer = encoder.tokenizer
         return [
-            encoder.max_length, self.answer, encoder.prompt_text(Question(0, "", ".", ".", False)),
+            encoder.max_length, self.answer, encoder.prompt_text(Question(0, "", ".", ".", False), False),
             tokenizer.backend_tokenizer.to_str(), encoder.reader.config.to_json_string(), asdict(encoder.reader.entry),
         ]  # fmt: skip
 
