@@ -19,7 +19,7 @@ from lavic.tasks.vqa.data import VqaData
 SMALL, LARGE = (300, 40), (600, 600)  # another number of views and of image tokens
 TASKS = ("distillation", "instruction", "instruction streaming", "vqa", "vqa streaming")
 FOLDERS = ("", "coco/train2017/", "deep/er/and/deeper/")
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 
 
 def draw(path: Path, size: tuple[int, int] = SMALL) -> None:

@@ -218,7 +218,8 @@ def test_a_test_that_ends_early_leaves_its_answers_and_the_whole_results_of_befo
     folder = out / "evaluation_results"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert "partial_detailed_results.jsonl" not in before
-    original, asked = Vqa.test_step, []
+    original = Vqa.test_step
+    asked: list[int] = []
 
     def breaking(self: Vqa, batch: Any, batch_idx: int) -> None:
         if len(asked) == 3:
