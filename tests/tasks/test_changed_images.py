@@ -65,8 +65,8 @@ def data_of(task: str, tmp_path: Path, tiny: Path, **more: Any) -> Any:
         options |= {"template": "mistral", "entry": entry, "streaming": bool(streaming)}
         data = InstructionData(records, records, images, **options)
     else:
-        files = [tmp_path / "questions.json"] * 3
-        data = VqaData(*files, images, streaming=bool(streaming), **options)
+        asked = tmp_path / "questions.json"
+        data = VqaData(asked, asked, asked, images, streaming=bool(streaming), **options)
     data.trainer = SimpleNamespace(
         accumulate_grad_batches=1, world_size=1, global_rank=0, is_global_zero=True,
         default_root_dir=str(tmp_path / "out"), state=SimpleNamespace(fn="fit"),
