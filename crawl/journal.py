@@ -17,7 +17,8 @@ from pathlib import Path
 from crawl.errors import StorageError, UserError
 from crawl.headers import Validators
 from crawl.schema import VERSION, migrate
-from crawl.sources import Problem, Wanted
+from crawl.sources import Wanted
+from lavic.files.rejected import Rejected
 
 
 class State(StrEnum):
@@ -135,14 +136,14 @@ class Journal:
         inside = absolute.is_relative_to(self._folder)
         return f"{absolute.relative_to(self._folder) if inside else absolute}/"
 
-    def want(self, folder_key: str, wanted: Iterable[Wanted]) -> list[Problem]:
+    def want(self, folder_key: str, wanted: Iterable[Wanted]) -> list[Rejected]:
         """Enter a batch of wanted images, and remove the files whose URL has changed since they were stored.
 
         They go before the change is entered: killed in between, no run takes them for the new URL's.
 
         Returns the entries whose file name this run's sources have already given to another URL. Raises StorageError.
         """
-        clashes: list[Problem] = []
+        clashes: list[Rejected] = []
         ask = self._database.execute
         try:
             with self._lock:
@@ -156,7 +157,7 @@ class Journal:
                     elif file[1] == url_id:
                         ask("UPDATE file SET run = ? WHERE id = ?", (self.run, file[0]))
                     elif file[2] == self.run:
-                        clashes.append(Problem(item.place, f"another URL has the file name {item.name!r}"))
+                        clashes.append(Rejected(item.place, f"another URL has the file name {item.name!r}"))
                     else:
                         ask(
                             "UPDATE file SET url_id = ?, run = ?, size = NULL, sha256 = NULL, mtime_ns = NULL"
@@ -170,9 +171,9 @@ class Journal:
             raise self._unwritable(error) from error
         return clashes
 
-    def note_problems(self, source: Path, problems: Iterable[Problem]) -> None:
+    def note_problems(self, source: Path, problems: Iterable[Rejected]) -> None:
         """Enter what was malformed or refused in a source. Raises StorageError."""
-        rows = ((f"{source} {problem.place}", problem.reason) for problem in problems)
+        rows = ((f"{source} {problem.where}", problem.reason) for problem in problems)
         try:
             with self._lock:
                 self._database.executemany("INSERT INTO problem VALUES (?, ?)", rows)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from crawl.journal import FileRow, Journal, State, UrlRow
 from crawl.safety import refuse_name
-from crawl.sources import Problem, Source, Wanted, read_source
+from crawl.sources import Source, Wanted, read_source
+from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 
 BATCH = 1000  # entries of a source that are held at once
 PAGE = 500  # URLs of the journal that are held at once
@@ -46,17 +48,24 @@ def scan(
     key, (part, parts) = journal.folder_key(source.out), shard
     entries = read_source(source.file, first_image_only)
     fault: str | None = None
-    while not stop.is_set() and (batch := list(itertools.islice(entries, BATCH))):
+    more = True
+    while more and not stop.is_set():
         wanted: list[Wanted] = []
-        problems: list[Problem] = []
+        problems: list[Rejected] = []
+        batch: list[Wanted | Rejected] = []
+        try:
+            batch.extend(itertools.islice(entries, BATCH))  # what stands before a fault is kept
+            more = bool(batch)
+        except UserError as error:
+            fault, more = str(error), False
+            problems.append(Rejected("the file", fault))
         for entry in batch:
-            if isinstance(entry, Problem):
+            if isinstance(entry, Rejected):
                 problems.append(entry)
-                fault = entry.reason if entry.fatal else fault
             elif parts > 1 and zlib.crc32(entry.url.encode(errors="surrogatepass")) % parts != part - 1:
                 continue
             elif reason := refuse_name(entry.name) or _refuse_text(entry.url):
-                problems.append(Problem(entry.place, f"{reason}: {entry.name[:80]!r} {entry.url[:200]!r}"))
+                problems.append(Rejected(entry.place, f"{reason}: {entry.name[:80]!r} {entry.url[:200]!r}"))
             else:
                 wanted.append(entry)
         clashes = journal.want(key, wanted)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crawl.errors import UserError
-from lavic.catalogue.item2meta import ImageRecord, ItemRecord, Skipped, kind_of, read_item2meta
-from lavic.files.json_entries import Malformed
+from lavic.catalogue.item2meta import ImageRecord, ItemRecord, kind_of, read_item2meta
+from lavic.files.rejected import Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +30,34 @@ class Wanted:
     place: str
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing in a source that names no image: where it stands and what is wrong with it."""
+def read_source(file: Path, first_image_only: bool = False) -> Iterator[Wanted | Rejected]:
+    """Streams `file`, in constant memory.
 
-    place: str
-    reason: str
-    fatal: bool = False  # the rest of the file could not be read, or it names no image at all
-
-
-def read_source(file: Path, first_image_only: bool = False) -> Iterator[Wanted | Problem]:
-    """Stream `file`, in constant memory. What ends it early, or leaves it without an image, comes last as fatal."""
+    Raises:
+        UserError: after what stands before, the rest of the file cannot be read; or it names no image at all.
+    """
     found = False
-    try:
-        for record in read_item2meta(file):
-            if isinstance(record, Skipped | Malformed):
-                yield Problem(record.where, record.reason)
-                continue
-            images = _item_images(record, first_image_only) if isinstance(record, ItemRecord) else [_image(record)]
-            for entry in images:
-                found = found or isinstance(entry, Wanted)
-                yield entry
-    except UserError as error:
-        yield Problem("the file", str(error), fatal=True)
-        return
+    for record in read_item2meta(file):
+        if isinstance(record, Rejected):
+            yield record
+            continue
+        images = _item_images(record, first_image_only) if isinstance(record, ItemRecord) else [_image(record)]
+        for entry in images:
+            found = found or isinstance(entry, Wanted)
+            yield entry
     if not found:
         needed = 'an item names them as {"images": [{"large": URL}]}, an image as {"image": URL, "image_name": NAME}'
-        yield Problem("the file", f"No image is named in {file}: {needed}.", fatal=True)
+        raise UserError(f"No image is named in {file}: {needed}.")
 
 
-def _item_images(record: ItemRecord, first_image_only: bool) -> Iterator[Wanted | Problem]:
+def _item_images(record: ItemRecord, first_image_only: bool) -> Iterator[Wanted | Rejected]:
     item = record.item
     if not isinstance(record.meta, dict):
-        yield Problem(item, f"the item is {kind_of(record.meta)}, not an object")
+        yield Rejected(item, f"the item is {kind_of(record.meta)}, not an object")
         return
     images = record.meta.get("images")
     if not isinstance(images, list):
-        yield Problem(item, f"images is {kind_of(images)}, not a list")
+        yield Rejected(item, f"images is {kind_of(images)}, not a list")
         return
     for index, image in enumerate(images):
         place = f"{item} images[{index}]"
@@ -76,13 +67,13 @@ def _item_images(record: ItemRecord, first_image_only: bool) -> Iterator[Wanted 
             if first_image_only:
                 return
         elif isinstance(image, dict):
-            yield Problem(place, f"large is {kind_of(url)}, not a URL")
+            yield Rejected(place, f"large is {kind_of(url)}, not a URL")
         else:
-            yield Problem(place, f"the image is {kind_of(image)}, not an object")
+            yield Rejected(place, f"the image is {kind_of(image)}, not an object")
 
 
-def _image(record: ImageRecord) -> Wanted | Problem:
+def _image(record: ImageRecord) -> Wanted | Rejected:
     url = record.meta.get("image")
     if isinstance(url, str) and url.strip():
         return Wanted(url.strip(), record.image, record.where)
-    return Problem(record.where, f"image is {kind_of(url)}, not a URL")
+    return Rejected(record.where, f"image is {kind_of(url)}, not a URL")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.files.json_entries import Malformed, read_entries
+from lavic.files.json_entries import read_entries
+from lavic.files.rejected import Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,6 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """A line that was left out, and why."""
-
-    file: Path
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """What a training or validation step sees: a conversation, the candidates shown, the item to name."""
 
@@ -46,7 +38,7 @@ class Sample:
 
 def read_category_split(
     data: Path, categories: Sequence[str], split: str, candidates_key: str | None
-) -> tuple[list[Conversation], list[Fault]]:
+) -> tuple[list[Conversation], list[Rejected]]:
     """The usable conversations of one split of several categories, and the lines that were left out.
 
     Without `candidates_key` they have no candidates yet.
@@ -55,7 +47,7 @@ def read_category_split(
         UserError: a file is missing, or has no usable line, or none has `candidates_key`.
     """
     conversations: list[Conversation] = []
-    faults: list[Fault] = []
+    rejected: list[Rejected] = []
     for category in categories:
         path = data / category / f"{split}.jsonl"
         if not path.is_file():
@@ -64,24 +56,24 @@ def read_category_split(
                 f"There is no conversation file {path}; categories with a {split} split in {data}: "
                 f"{', '.join(there) or 'none'}."
             )
-        found = [0, 0]
-        for entry in read_conversations(path, candidates_key, category):
-            found[isinstance(entry, Fault)] += 1
-            conversations.append(entry) if isinstance(entry, Conversation) else faults.append(entry)
-        if not found[0]:
-            first = next((fault for fault in faults if fault.file == path), None)
-            why = f"line {first.line}: {first.reason}" if first else "it is empty"
+        entries = list(read_conversations(path, candidates_key, category))
+        usable = [entry for entry in entries if isinstance(entry, Conversation)]
+        unusable = [entry for entry in entries if isinstance(entry, Rejected)]
+        if not usable:
+            why = f"{unusable[0].where}: {unusable[0].reason}" if unusable else "it is empty"
             raise UserError(f"No line of {path} can be used ({why}); mend it or choose other candidates.")
-    return conversations, faults
+        conversations += usable
+        rejected += [Rejected(f"{entry.where} of {path}", entry.reason) for entry in unusable]
+    return conversations, rejected
 
 
-def read_conversations(path: Path, candidates_key: str | None, category: str) -> Iterator[Conversation | Fault]:
+def read_conversations(path: Path, candidates_key: str | None, category: str) -> Iterator[Conversation | Rejected]:
     """One file, entry by entry. Raises UserError if it cannot be read, or not from some line on."""
     for number, entry in enumerate(read_entries(path), 1):
         line = int(entry.where.rpartition(" ")[2]) if entry.where.startswith("line ") else number
-        reason = entry.reason if isinstance(entry, Malformed) else _fault(entry.value, candidates_key)
-        if reason or isinstance(entry, Malformed):
-            yield Fault(path, line, reason)
+        reason = entry.reason if isinstance(entry, Rejected) else _fault(entry.value, candidates_key)
+        if reason or isinstance(entry, Rejected):
+            yield Rejected(f"line {line}", reason)
         else:
             yield Conversation(
                 category,

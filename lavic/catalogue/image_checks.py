@@ -6,40 +6,69 @@ What the crawler stored was decoded by the crawler: its journal is believed of f
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import stat
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
-from lavic.catalogue.crawled_images import crawled_images
-from lavic.catalogue.images import RULE, BrokenImage, image_size
+from PIL import Image
+
+from lavic.catalogue.crawled_images import CrawledImage, crawled_images
+from lavic.catalogue.images import RULE, BrokenImage, image_size, open_image
 from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.files.json_entries import read_json
 
 Verdict = tuple[int, int] | str  # width and height in pixels, upright, or why the image cannot be used
+Known = dict[str, tuple[list[int], list[int] | str]]  # by name the file's size and time, and the verdict
+
+
+def open_checked(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """Decodes an image that was found whole when the run began.
+
+    Args:
+        path: the file.
+        size: the image's (width, height) in pixels at that time, where a text depends on it.
+
+    Raises:
+        UserError: it is not whole any more, or of another size.
+    """
+    again = "restore it and start again with --resume."
+    try:
+        image = open_image(path)
+    except BrokenImage as broken:
+        raise UserError(
+            f"The image {path} was whole when the run began and is not any more ({broken}); {again}"
+        ) from None
+    if size is not None and image.size != tuple(size):
+        was, now = (f"{width} x {height}" for width, height in (size, image.size))
+        raise UserError(f"The image {path} had {was} pixels when the run began and has {now} now; {again}")
+    return image
 
 
 class ImageChecks:
-    """Verdicts on the images of one folder, kept in a file of the cache between runs."""
+    """Verdicts on the images of one folder, kept in a file of the cache between runs.
+
+    An image is named by its path inside the folder. Only files that are asked for are looked at, each once.
+    """
 
     def __init__(self, folder: Path, cache_dir: Path) -> None:
         self.folder = folder
         name = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self._file = cache_dir / f"images-{RULE}-{name}.json"
-        self._stats = _sizes_and_times(folder)
-        self._known = self._read()  # here and not at first use, which several threads would share
-        self._crawled = crawled_images(folder)
+        self._stats: dict[str, tuple[int, int] | None] = {}
+        self._earlier: tuple[Known, Mapping[str, CrawledImage]] | None = None
+        self._reading = threading.Lock()
 
-    @cached_property
-    def listing(self) -> str:
-        """A hash of every file's name, size and time, and of the rule for decoding: it changes when an image does."""
-        lines = (f"{name}\0{size}\0{time}\n" for name, (size, time) in sorted(self._stats.items()))
-        return hashlib.sha256((f"{RULE}\n" + "".join(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+    def state(self, names: Iterable[str]) -> str:
+        """Hashes each file's name, size and time, or that there is none, and the rule for decoding."""
+        lines = "".join(f"{name}\0{self._stat(name)}\n" for name in names)
+        return hashlib.sha256(f"{RULE}\n{lines}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def undecided(self, names: Iterable[str]) -> list[str]:
         """Which of these images have to be read: neither the folder's file of verdicts nor a journal knows them."""
-        return [name for name in names if name in self._stats and self._remembered(name) is None]
+        return [name for name in names if self._stat(name) and self._remembered(name) is None]
 
     def check_all(self, names: Sequence[str]) -> list[Verdict]:
         """The verdict on each; what has to be read is read by several threads, which Pillow leaves free to run."""
@@ -54,8 +83,7 @@ class ImageChecks:
 
     def check(self, name: str) -> Verdict:
         """Decodes one image, unless that was done before; safe to call from several threads."""
-        stat = self._stats.get(name)
-        if stat is None and not (self.folder / name).is_file():
+        if self._stat(name) is None:
             return "image missing"
         verdict = self._remembered(name) or self._as_crawled(name)
         if verdict is None:
@@ -68,46 +96,57 @@ class ImageChecks:
     def save(self) -> None:
         """Keeps the verdicts for the next run."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self._file, json.dumps(self._known))
+        write_text(self._file, json.dumps(self._known_and_crawled()[0]))
 
     def _noted(self, name: str, verdict: Verdict) -> Verdict:
-        """The verdict, kept if it is of a file whose size and time are known."""
-        if stat := self._stats.get(name):
-            self._known[name] = (list(stat), verdict if isinstance(verdict, str) else list(verdict))
+        """The verdict, kept if it is of a file that exists."""
+        if found := self._stat(name):
+            known = self._known_and_crawled()[0]
+            known[name] = (list(found), verdict if isinstance(verdict, str) else list(verdict))
         return verdict
 
     def _remembered(self, name: str) -> Verdict | None:
         """The verdict on a file whose size and time are as they were."""
-        stat, known, crawled = self._stats.get(name), self._known.get(name), self._crawled.get(name)
-        if stat is None:
+        found = self._stat(name)
+        if found is None:
             return None
-        if known is not None and known[0] == list(stat):
+        several_known, several_crawled = self._known_and_crawled()
+        known, crawled = several_known.get(name), several_crawled.get(name)
+        if known is not None and known[0] == list(found):
             return known[1] if isinstance(known[1], str) else (known[1][0], known[1][1])
-        if crawled is not None and stat == (crawled.size, crawled.mtime_ns):
+        if crawled is not None and found == (crawled.size, crawled.mtime_ns):
             return crawled.sides
         return None
 
     def _as_crawled(self, name: str) -> Verdict | None:
         """The verdict on a file with the bytes that the crawler stored but another time: it was copied."""
-        stat, crawled = self._stats.get(name), self._crawled.get(name)
-        if stat is None or crawled is None or stat[0] != crawled.size:
+        found, crawled = self._stat(name), self._known_and_crawled()[1].get(name)
+        if found is None or crawled is None or found[0] != crawled.size:
             return None
         with (self.folder / name).open("rb") as file:
             same = hashlib.file_digest(file, "sha256").digest() == crawled.sha256
         return crawled.sides if same else None
 
-    def _read(self) -> dict[str, tuple[list[int], list[int] | str]]:
+    def _stat(self, name: str) -> tuple[int, int] | None:
+        """A file's size and time as they were when it was first asked for; None where there is no file."""
+        if name not in self._stats:
+            try:
+                found = os.stat(f"{self.folder}/{name}")  # noqa: PTH116  (a fifth of the time that a Path takes)
+                self._stats[name] = (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+            except (OSError, ValueError):
+                self._stats[name] = None
+        return self._stats[name]
+
+    def _known_and_crawled(self) -> tuple[Known, Mapping[str, CrawledImage]]:
+        """The verdicts of earlier runs and the crawler's journal, read when they are first needed, by one thread."""
+        if self._earlier is None:
+            with self._reading:
+                if self._earlier is None:
+                    self._earlier = self._read(), crawled_images(self.folder)
+        return self._earlier
+
+    def _read(self) -> Known:
         try:
             return dict(read_json(self._file)) if self._file.exists() else {}
         except (UserError, TypeError, ValueError):
             return {}
-
-
-def _sizes_and_times(folder: Path) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_file():
-                stat = entry.stat()
-                found[entry.name] = (stat.st_size, stat.st_mtime_ns)
-    return found

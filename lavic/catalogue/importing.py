@@ -21,6 +21,7 @@ from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.tables import read_rows
 from lavic.errors import UserError
 from lavic.files import writing
+from lavic.files.rejected import Rejected
 from lavic.ranges import check_ranges
 
 NAMES = {  # what a column may be called, the likeliest first; compared without case, spaces, hyphens and underscores
@@ -105,7 +106,7 @@ def import_table(
 
         def leave_out(where: str, reason: str) -> None:
             done.left_out[reason] += 1
-            left_out.write(json.dumps({"where": where, "reason": reason}, ensure_ascii=False) + "\n")
+            left_out.write(Rejected(where, reason).line())
 
         train.write("{")
         seen: set[int] = set()

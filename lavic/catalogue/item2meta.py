@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.files.json_entries import Entry, Malformed, read_entries
+from lavic.files.json_entries import Entry, read_entries
+from lavic.files.rejected import Rejected
 
 ID_FIELDS = ("asin", "parent_asin", "item_id", "product_id", "id")
 NEEDED = (
@@ -43,35 +44,34 @@ class ImageRecord:
     meta: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """An entry that was left out: `where` is the item, the image, or the line it stands in."""
-
-    where: str
-    reason: str
-
-
 Record = ItemRecord | ImageRecord
 
 
-def read_item2meta(path: Path) -> Iterator[Record | Skipped | Malformed]:
+def read_item2meta(path: Path, whole: bool = False) -> Iterator[Record | Rejected]:
     """The records of a metadata file in its order, and what is not one; in constant memory.
 
     An item may come twice: the first counts, and it is for who keeps them to report the second.
 
+    Args:
+        path: the file.
+        whole: whether a line that is no JSON is an error, instead of one that is passed on.
+
     Raises:
-        UserError: the file cannot be read, or not from some line on, or nothing in it is an item or an image.
+        UserError: the file cannot be read, or not from some line on, or nothing in it is an item or an image, or
+            `whole` and a line cannot be read.
     """
     found = False
-    first: Entry | Malformed | None = None
+    first: Entry | Rejected | None = None
     for entry in read_entries(path, is_record=_is_record):
         first = first or entry
-        if isinstance(entry, Malformed):
+        if isinstance(entry, Rejected):
+            if whole:
+                raise UserError(f"{path} cannot be read in {entry.where} ({entry.reason}); mend or remove that line.")
             yield entry
             continue
-        yield from (Skipped(f"{entry.where}: {key}", "duplicate key") for key in entry.repeated)
+        yield from (Rejected(f"{entry.where}: {key}", "duplicate key") for key in entry.repeated)
         record = _record(entry)
-        found = found or (not isinstance(record, Skipped) and isinstance(record.meta, dict | None))
+        found = found or (not isinstance(record, Rejected) and isinstance(record.meta, dict | None))
         yield record
     if not found:
         raise UserError(f"No item was found in {path}, which {_shape(first)}; {NEEDED}.")
@@ -95,19 +95,19 @@ def kind_of(value: Any) -> str:
     return "a list" if isinstance(value, list) else "an object"
 
 
-def _record(entry: Entry) -> Record | Skipped:
+def _record(entry: Entry) -> Record | Rejected:
     value = entry.value
     if entry.key is not None:
         return ItemRecord(entry.where, entry.key, value)
     if not isinstance(value, dict):
-        return Skipped(entry.where, "not an object")
+        return Rejected(entry.where, "not an object")
     image = value.get("image_name")
     if isinstance(image, str) and image.strip():
         return ImageRecord(entry.where, item_of_image(image), image, value)
     if item := _id(value):
         return ItemRecord(entry.where, item, value)
     meant_as_image = {"image", "image_name"} & value.keys()
-    return Skipped(entry.where, "no image name" if meant_as_image else "no ID and no image name")
+    return Rejected(entry.where, "no image name" if meant_as_image else "no ID and no image name")
 
 
 def _is_record(value: dict[str, Any]) -> bool:
@@ -124,11 +124,11 @@ def _id(value: dict[str, Any]) -> str:
     return ""
 
 
-def _shape(first: Entry | Malformed | None) -> str:
+def _shape(first: Entry | Rejected | None) -> str:
     """What was found instead of items, in words that follow "which"."""
     if first is None:
         return "is empty"
-    if isinstance(first, Malformed):
+    if isinstance(first, Rejected):
         return f"has no whole object a line ({first.where}: {first.reason})"
     kind = kind_of(first.value)
     if first.key is not None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavic.catalogue.item2meta import ImageRecord, ItemRecord, Skipped, item_of_image, read_item2meta
+from lavic.catalogue.item2meta import ImageRecord, ItemRecord, item_of_image, read_item2meta
 from lavic.catalogue.named_images import images_of, stem_of
 from lavic.errors import UserError
-from lavic.files.json_entries import Malformed
+from lavic.files.rejected import Rejected
 
 NO_TITLE = "No Title"  # what the published prompt says of an item without one
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -52,10 +52,8 @@ def read_items(metadata: Sequence[Path], images: Sequence[Path] = ()) -> dict[st
 
 
 def _records(path: Path) -> Iterator[ItemRecord | ImageRecord]:
-    for record in read_item2meta(path):
-        if isinstance(record, Malformed):
-            raise UserError(f"{path} cannot be read in {record.where} ({record.reason}); mend or remove that line.")
-        if not isinstance(record, Skipped):
+    for record in read_item2meta(path, whole=True):
+        if not isinstance(record, Rejected):
             yield record
 
 

@@ -20,7 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from lavic.files.json_entries import Malformed, read_entries
+from lavic.files.json_entries import read_entries
+from lavic.files.rejected import Rejected
 
 IMAGE_TOKEN = "<image>"
 
@@ -59,32 +60,24 @@ class Record:
     place: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A record that was left out: its ID, or where it stands, and why."""
-
-    where: str
-    reason: str
-
-
 class _Fault(Exception):
     """Why a record cannot be used."""
 
 
-def read_records(path: Path) -> Iterator[Record | Unusable]:
+def read_records(path: Path) -> Iterator[Record | Rejected]:
     """A file's records in their order, one at a time.
 
     Raises:
         UserError: the file cannot be read, or not from some record on.
     """
     for number, entry in enumerate(read_entries(path, _is_record), 1):
-        if isinstance(entry, Malformed):
-            yield Unusable(entry.where, entry.reason)
+        if isinstance(entry, Rejected):
+            yield entry
             continue
         try:
             yield replace(parse_record(entry.value, entry.key or str(number)), place=entry.place)
         except _Fault as fault:
-            yield Unusable(_where(entry.value, entry.where), str(fault))
+            yield Rejected(_where(entry.value, entry.where), str(fault))
 
 
 def parse_record(value: Any, number: str) -> Record:

@@ -12,7 +12,8 @@ from typing import Any
 
 from lavic.errors import UserError
 from lavic.files import clean, naming_faults, open_utf8
-from lavic.files.json_entries import Malformed, read_entries
+from lavic.files.json_entries import read_entries
+from lavic.files.rejected import Rejected
 
 DELIMITERS = (",", "\t", ";", "|")
 FALLBACK = "cp1252"  # of tables that are not UTF-8: what Excel writes in the West
@@ -75,7 +76,7 @@ def _json(path: Path) -> Iterator[Row]:
         return not all(isinstance(member, dict) for member in value.values())  # else products by their IDs
 
     for entry in read_entries(path, is_product):
-        if isinstance(entry, Malformed):
+        if isinstance(entry, Rejected):
             yield entry.where, entry.reason
         elif not isinstance(entry.value, dict):
             yield entry.where, "not an object"

@@ -17,7 +17,8 @@ from lavic.catalogue.items import read_items
 from lavic.commands.options import OptionParser, with_new_names
 from lavic.errors import UserError
 from lavic.files import writing
-from lavic.files.json_entries import Malformed, read_entries
+from lavic.files.json_entries import read_entries
+from lavic.files.rejected import Rejected
 from lavic.retrieval.documents import Indexed, item_documents
 from lavic.retrieval.scorers import Method, make_scorer, without_markup
 
@@ -116,7 +117,7 @@ class _Recall:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     found = False
     for entry in read_entries(path):
-        if isinstance(entry, Malformed):
+        if isinstance(entry, Rejected):
             raise UserError(f"{entry.where.capitalize()} of {path} is {entry.reason}; mend or remove it.")
         if not isinstance(entry.value, dict) or not isinstance(entry.value.get("context"), str):
             raise UserError(f'{entry.where.capitalize()} of {path} has no "context" text; mend or remove it.')

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lavic.errors import UserError
-from lavic.files.json_scanner import LINES, Entry, Malformed, Scanner, suffix
+from lavic.files.json_scanner import LINES, Entry, Scanner, suffix
+from lavic.files.rejected import Rejected
 
-__all__ = ["Entry", "Malformed", "read_entries", "read_json"]
+__all__ = ["Entry", "read_entries", "read_json"]
 
 LONGEST = 16 << 20  # characters of one entry: a damaged file must not be read into memory as one
 RECORD = 1 << 17  # characters within which a file's first value is looked at whole
@@ -29,7 +30,7 @@ def read_json(path: Path) -> Any:
 
 def read_entries(
     path: Path, is_record: Callable[[dict[str, Any]], bool] = lambda _: True
-) -> Iterator[Entry | Malformed]:
+) -> Iterator[Entry | Rejected]:
     """The entries of a JSON file: a list's elements, the records of JSON lines, or an object's members.
 
     A file that holds one small object holds one record, if `is_record` says so of it.

@@ -10,6 +10,7 @@ from typing import Any
 
 from lavic.errors import UserError
 from lavic.files import clean, decoded, naming_faults, open_utf8
+from lavic.files.rejected import Rejected
 
 CHUNK = 1 << 16  # bytes read at a time
 LINES = {".jsonl", ".ndjson", ".jl"}
@@ -34,14 +35,6 @@ class Entry:
     key: str | None = None
     repeated: tuple[str, ...] = ()
     place: tuple[int, int] = field(default=(0, 0), compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A line of JSON lines that cannot be read; the others can."""
-
-    where: str
-    reason: str
 
 
 class Scanner:
@@ -154,7 +147,7 @@ class Scanner:
             closed = self._closes("}")
         self._end()
 
-    def lines(self) -> Iterator[Entry | Malformed]:
+    def lines(self) -> Iterator[Entry | Rejected]:
         """Each line's value, or why it has none. Raises UserError for a line without an end."""
         self._at = 0
         number = 0
@@ -167,13 +160,13 @@ class Scanner:
                     continue
                 value = self._json.decode(text)
             except UserError:
-                yield Malformed(where, "not UTF-8")
+                yield Rejected(where, "not UTF-8")
                 continue
             except RecursionError:
-                yield Malformed(where, "nested too deeply")
+                yield Rejected(where, "nested too deeply")
                 continue
             except ValueError as error:
-                yield Malformed(
+                yield Rejected(
                     where, f"not valid JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
                 )
                 continue

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from lavic.batching.left_out import LeftOut, reasons_text, write_left_out
 from lavic.batching.resumable_loader import ResumableLoader, as_it_is
 from lavic.batching.step_plan import Lengths, StepPlan
 from lavic.errors import UserError
+from lavic.files.rejected import Rejected, reasons_text, write_rejected
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
 from lavic.model.loading import BaseModel, fit_embeddings, load_llava
 from lavic.model.parts import count_trainable, lora_modules, trained_parameters, unwrap
@@ -30,6 +30,7 @@ from lavic.ranges import check_number, check_ranges
 from lavic.training.card import CardParts
 from lavic.training.evaluation_sums import EvaluationSums
 from lavic.training.parameter_groups import parameter_groups
+from lavic.training.partial_rows import PartialRows
 from lavic.training.protocols import TaskReport
 from lavic.training.resuming import check_identity, identity_of
 from lavic.training.strategies import check_strategy, passes_must_match
@@ -154,6 +155,20 @@ class Task(EvaluationSums):
             batch["flop"] = self.step_flop(batch)
         return batch
 
+    def partial_rows(self, whole: Path) -> PartialRows:
+        """Begins a test's file of answers as they come, beside `whole` in the output directory, and says where it is.
+
+        Every process calls it.
+        """
+        trainer = self.trainer
+        rows = PartialRows(Path(trainer.default_root_dir) / whole, trainer.global_rank, trainer.world_size)
+        if trainer.is_global_zero:
+            rows.discard()
+        trainer.strategy.barrier("partial results")
+        rows.add([])
+        log.info("Until all is answered, the answers are in %s.", rows.path)
+        return rows
+
     def configure_optimizers(self) -> Any:
         """The optimizer over what is trained, in groups by learning rate and weight decay, and its schedule."""
         groups = parameter_groups(trained_parameters(self.model), self.lr, self.weight_decay, self.part_lr)
@@ -197,7 +212,7 @@ class TaskData(pl.LightningDataModule):
         check_ranges(batch_size=batch_size, max_samples=max_samples, num_workers=num_workers, seed=seed)
         self.batch_size, self.max_samples, self.num_workers = batch_size, max_samples, num_workers
         self.strict, self.model_name, self.seed = strict, model_name, seed
-        self.left_out: list[LeftOut] = []
+        self.left_out: list[Rejected] = []
         self.sample_counts: dict[str, int] = {}  # usable samples by split
 
     def dataset(self, split: str) -> Dataset[Any]:
@@ -253,6 +268,6 @@ class TaskData(pl.LightningDataModule):
             first = self.left_out[0]
             raise UserError(f"{first.where} cannot be used ({first.reason}); mend it, or set strict to false.")
         counts = ", ".join(f"{count} to {split}" for split, count in self.sample_counts.items())
-        log.info("Samples: %s; left out: %s", counts, reasons_text(self.left_out))
+        log.info("Samples: %s; left out: %s", counts, reasons_text(self.left_out) or "none")
         if self.trainer is not None and self.trainer.is_global_zero:
-            write_left_out(Path(self.trainer.default_root_dir) / self.left_out_file, self.left_out)
+            write_rejected(Path(self.trainer.default_root_dir) / self.left_out_file, self.left_out)

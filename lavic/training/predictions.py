@@ -1,6 +1,6 @@
 """Writes what `predict` yields, a line a sample, so that a killed run can go on behind its last whole line."""
 
-import json
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,48 +8,69 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lavic.files import write_text
 from lavic.files.json_entries import Entry, read_entries
+from lavic.training.partial_rows import PartialRows
+
+log = logging.getLogger(__name__)
+
+NAME = "predictions.jsonl"
 
 
 class PredictionWriter(BasePredictionWriter):
-    """`predictions.jsonl` in the output directory; with several processes, one file for each, numbered by rank."""
+    """`predictions.jsonl` in the output directory; with several processes, one file for each, numbered by rank.
+
+    Until all is answered the files are called `partial_predictions.jsonl`.
+    """
 
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
+        self.resume = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Removes what an earlier run has left half done, or makes it ready for more."""
+        if stage == "predict":
+            rows = _rows_of(trainer)
+            if trainer.is_global_zero:
+                rows.go_on() if self.resume else rows.discard()
+            trainer.strategy.barrier("predictions")
+            rows.add([])
 
     def write_on_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, prediction: Any, *args: Any
     ) -> None:
         """Adds a batch's samples."""
-        with _file_of(trainer, trainer.global_rank).open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in prediction)
+        _rows_of(trainer).add(prediction)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives the files their whole names."""
+        trainer.strategy.barrier("predicted")
+        if trainer.is_global_zero:
+            _rows_of(trainer).complete()
+        trainer.strategy.barrier("completed")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Says where the answers are that were given before a run's end."""
+        file = _rows_of(trainer).path
+        if trainer.predicting and file.is_file() and file.stat().st_size:
+            log.warning("The run has not come to its end; the answers given so far are in %s.", file)
 
 
 def begin(trainer: pl.Trainer, resume: bool) -> None:
-    """Makes this process's file ready: without `resume` there is none, with it all its lines are whole."""
-    file, ranks = _file_of(trainer, trainer.global_rank), range(trainer.world_size)
-    if not resume:
-        file.unlink(missing_ok=True)
-        if trainer.is_global_zero:
-            for path in set(file.parent.glob("predictions*.jsonl")) - {_file_of(trainer, rank) for rank in ranks}:
-                path.unlink(missing_ok=True)  # of an earlier run on another number of processes
-    elif file.is_file():
-        lines = file.read_bytes().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):
-            write_text(file, b"".join(lines[:-1]).decode())
+    """Says whether the coming predict goes on behind an earlier one's last answer."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, PredictionWriter):
+            callback.resume = resume
 
 
 def answered(folder: Path) -> Counter[str]:
-    """How many samples of each ID stand in the files of a folder, whichever process wrote them."""
+    """How many samples of each ID were answered in a folder before, whichever process wrote them."""
     found: Counter[str] = Counter()
-    for path in folder.glob("predictions*.jsonl"):
+    for path in PartialRows(folder / NAME).files():
         for entry in read_entries(path):
             if isinstance(entry, Entry) and isinstance(entry.value, dict):
                 found[str(entry.value.get("id", entry.value.get("question_id")))] += 1
     return found
 
 
-def _file_of(trainer: pl.Trainer, rank: int) -> Path:
-    number = f".{rank}" if trainer.world_size > 1 else ""
-    return Path(trainer.default_root_dir) / f"predictions{number}.jsonl"
+def _rows_of(trainer: pl.Trainer) -> PartialRows:
+    return PartialRows(Path(trainer.default_root_dir) / NAME, trainer.global_rank, trainer.world_size)

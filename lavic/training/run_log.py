@@ -19,8 +19,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from lavic.batching.left_out import reasons
 from lavic.files import write_text
+from lavic.files.rejected import reasons
 from lavic.runs.run_files import process_start
 from lavic.training.protocols import report_of
 from lavic.training.text_log import STEPS

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from lavic.catalogue.conversations import Conversation, Fault, read_category_split, read_conversations, training_samples
+from lavic.catalogue.conversations import Conversation, read_category_split, read_conversations, training_samples
 from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 
 GOOD = {"context": "Hi", "gt_items": ["A", "A", "Z"], "candidates_st": ["A", "B", "C"], "gt": "kept"}
 
@@ -33,7 +34,7 @@ def test_lines_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) 
     ]
     path = write(tmp_path / "valid.jsonl", [*broken, "", GOOD, {k: GOOD[k] for k in ("context", "candidates_st")}])
     entries = list(read_conversations(path, "candidates_st", "home"))
-    assert [entry.reason for entry in entries if isinstance(entry, Fault)] == [
+    assert [entry.reason for entry in entries if isinstance(entry, Rejected)] == [
         "not valid JSON: Expecting property name enclosed in double quotes",
         "not an object",
         "no context",

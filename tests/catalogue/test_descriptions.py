@@ -7,18 +7,18 @@ import pytest
 
 from lavic.catalogue.descriptions import (
     DescribedImage,
-    Skipped,
     escapes_folder,
     read_described_images,
 )
 from lavic.catalogue.item2meta import item_of_image
 from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 
 
 def read(path: Path) -> tuple[list[DescribedImage], dict[str, str]]:
     entries = list(read_described_images(path))
     used = [entry for entry in entries if isinstance(entry, DescribedImage)]
-    return used, {entry.where: entry.reason for entry in entries if isinstance(entry, Skipped)}
+    return used, {entry.where: entry.reason for entry in entries if isinstance(entry, Rejected)}
 
 
 def test_json_gives_one_sample_a_described_image(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from crawl.sources import Problem, Wanted, read_source
+from crawl.sources import Wanted, read_source
 from lavic.catalogue.importing import LEFT_OUT, TRAIN, VALID, import_table
 from lavic.catalogue.item2meta import item_of_image
 from lavic.commands import import_
 from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 
 ROOT = Path(__file__).parents[2]
 PRODUCTS = [
@@ -92,7 +93,7 @@ def test_every_form_gives_the_same_catalogue(name: str, tmp_path: Path) -> None:
     assert (done.items, done.images, done.left_out.total()) == (30, 60, 0)
     assert 0 < done.valid_items < 15
     wanted = [entry for file in (TRAIN, VALID) for entry in read_source(tmp_path / "out" / file)]
-    assert not [entry for entry in wanted if isinstance(entry, Problem)]
+    assert not [entry for entry in wanted if isinstance(entry, Rejected)]
     assert {entry.name: entry.url for entry in wanted if isinstance(entry, Wanted)} == {
         f"{p['sku']}_{number}.jpg": url for p in PRODUCTS for number, url in enumerate(p["Image URLs"])
     }

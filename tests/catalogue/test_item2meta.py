@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crawl.sources import Problem, Wanted, read_source
+from crawl.sources import Wanted, read_source
 from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.catalogue.item2meta import ID_FIELDS, ImageRecord, ItemRecord, read_item2meta
 from lavic.catalogue.items import read_items
@@ -96,19 +96,15 @@ def test_a_file_without_an_item_says_what_it_holds_and_what_is_needed(tmp_path: 
         with pytest.raises(UserError, match=rf"{NOTHING[content]}.*needed is an object of items") as error:
             read(path)
         assert str(path) in str(error.value)
-    *_, last = read_source(path)
-    assert isinstance(last, Problem)
-    assert last.fatal
-    assert "needed is an object of items" in last.reason
+    with pytest.raises(UserError, match="needed is an object of items"):
+        list(read_source(path))
 
 
 def test_items_without_an_image_are_no_source_to_crawl(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text(json.dumps({"B1": {"title": "t", "images": []}}))
-    [problem] = read_source(path)
-    assert isinstance(problem, Problem)
-    assert problem.fatal
-    assert "No image is named" in problem.reason
+    with pytest.raises(UserError, match="No image is named"):
+        list(read_source(path))
 
 
 def test_the_first_of_two_equal_items_counts_everywhere(tmp_path: Path) -> None:

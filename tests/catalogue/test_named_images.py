@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from lavic.catalogue.descriptions import WITHDRAWN, DescribedImage, Skipped, read_described_images
+from lavic.catalogue.descriptions import WITHDRAWN, DescribedImage, read_described_images
 from lavic.catalogue.item2meta import ImageRecord, ItemRecord
 from lavic.catalogue.items import read_items
 from lavic.catalogue.named_images import images_of
+from lavic.files.rejected import Rejected
 
 URLS = [{"large": "http://h/0"}, {"large": "http://h/1"}]
 TEXTS = {"A_0.jpg": "Red.", "A_1.jpg": "Blue."}
@@ -72,4 +73,4 @@ def test_a_withdrawn_image_is_no_sample_and_is_listed(folder: Path) -> None:
     used, left_out = read_described_images(folder / "items.json")
     assert isinstance(used, DescribedImage)
     assert used.image == "A_0.jpg"
-    assert left_out == Skipped("A_1.jpg", WITHDRAWN)
+    assert left_out == Rejected("A_1.jpg", WITHDRAWN)

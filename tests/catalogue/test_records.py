@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lavic.catalogue.records import Record, Turn, Unusable, read_records
+from lavic.catalogue.records import Record, Turn, read_records
+from lavic.files.rejected import Rejected
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "systems" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
@@ -20,7 +21,7 @@ def record(*turns: tuple[str, str], **more: Any) -> dict[str, Any]:
     return {"id": "7", "conversations": [{"from": role, "value": text} for role, text in turns], **more}
 
 
-def read(tmp_path: Path, *records: Any, name: str = "records.json") -> list[Record | Unusable]:
+def read(tmp_path: Path, *records: Any, name: str = "records.json") -> list[Record | Rejected]:
     path = tmp_path / name
     text = "".join(json.dumps(r) + "\n" for r in records) if name.endswith("l") else json.dumps(list(records))
     path.write_text(text, encoding="utf-8")
@@ -119,7 +120,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path, value: An
     first, found, last = read(tmp_path, good, value, good)
     assert isinstance(first, Record)
     assert isinstance(last, Record)
-    assert isinstance(found, Unusable), found
+    assert isinstance(found, Rejected), found
     assert reason in found.reason
     assert "entry 2" in found.where
 
@@ -128,7 +129,7 @@ def test_a_bad_line_costs_that_line_alone(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps(record(Q, A)) + "\n{broken\n" + json.dumps(record(Q, A)) + "\n")
     found = list(read_records(path))
-    assert [type(r) for r in found] == [Record, Unusable, Record]
+    assert [type(r) for r in found] == [Record, Rejected, Record]
 
 
 @needs_shared

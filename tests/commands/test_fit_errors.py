@@ -298,10 +298,10 @@ def test_a_workers_error_is_one_sentence_too(good: list[str], described: Describ
     program = (
         "import sys\n"
         "from lavic import __main__\n"
-        "from lavic.tasks.distillation import described_images\n"
+        "from lavic.catalogue import image_checks\n"
         "from lavic.catalogue.images import BrokenImage\n"
         "def broken(path): raise BrokenImage('image missing')\n"
-        "described_images.open_image = broken\n"
+        "image_checks.open_image = broken\n"
         "sys.exit(__main__.main())\n"
     )
     run = subprocess.run(

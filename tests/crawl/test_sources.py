@@ -4,13 +4,17 @@ import json
 import tracemalloc
 from pathlib import Path
 
-from crawl.sources import Problem, Wanted, read_source
+import pytest
+
+from crawl.sources import Wanted, read_source
+from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 
 
-def split(file: Path, **options: bool) -> tuple[list[tuple[str, str]], list[Problem]]:
+def split(file: Path, **options: bool) -> tuple[list[tuple[str, str]], list[Rejected]]:
     entries = list(read_source(file, **options))
     wanted = [(entry.url, entry.name) for entry in entries if isinstance(entry, Wanted)]
-    return wanted, [entry for entry in entries if isinstance(entry, Problem)]
+    return wanted, [entry for entry in entries if isinstance(entry, Rejected)]
 
 
 def test_training_items(tmp_path: Path) -> None:
@@ -34,10 +38,9 @@ def test_training_items(tmp_path: Path) -> None:
         ("http://h/3", "0306406152_0.jpg"),
         ("http://h/4", "number_1.jpg"),
     ]
-    assert [problem.place for problem in problems] == [
+    assert [problem.where for problem in problems] == [
         "null", "missing", "number images[0]", "list", "flat images[0]", "blank images[0]", "blank images[1]",
     ]  # fmt: skip
-    assert not any(problem.fatal for problem in problems)
 
 
 def test_first_image_only_takes_the_first_that_has_a_url(tmp_path: Path) -> None:
@@ -51,9 +54,10 @@ def test_a_file_that_is_cut_gives_what_stands_before(tmp_path: Path) -> None:
     file = tmp_path / "train.json"
     text = json.dumps({f"B{number}": {"images": [{"large": f"http://h/{number}"}]} for number in range(100)})
     file.write_text(text[: len(text) // 2])
-    wanted, problems = split(file)
-    assert 40 <= len(wanted) <= 51
-    assert [problem.fatal for problem in problems] == [True]
+    before: list[object] = []
+    with pytest.raises(UserError, match=r"train\.json"):
+        before += read_source(file)
+    assert 40 <= sum(isinstance(entry, Wanted) for entry in before) == len(before) <= 51
 
 
 def test_validation_lines(tmp_path: Path) -> None:
@@ -73,7 +77,7 @@ def test_validation_lines(tmp_path: Path) -> None:
     file.write_bytes(b"\n".join(lines))
     wanted, problems = split(file)
     assert wanted == [("http://h/1", "a.jpg"), ("http://h/4", "d.jpg")]
-    assert [problem.place for problem in problems] == [f"line {number}" for number in range(3, 10)]
+    assert [problem.where for problem in problems] == [f"line {number}" for number in range(3, 10)]
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

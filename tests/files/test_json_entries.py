@@ -11,7 +11,8 @@ import pytest
 
 from lavic.errors import UserError
 from lavic.files import json_scanner
-from lavic.files.json_entries import Entry, Malformed, read_entries, read_json
+from lavic.files.json_entries import Entry, read_entries, read_json
+from lavic.files.rejected import Rejected
 
 RECORDS: list[dict[str, Any]] = [{"id": "A", "n": [1, 2.5, -3e5, True, None]}, {"id": "B", "text": 'é "q" \\ 😀'}]
 ITEMS = {record["id"]: record for record in RECORDS}
@@ -77,7 +78,7 @@ def test_a_bad_line_does_not_hide_the_others(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"id": \n{"id": "caf\xe9"}\n[1]\n{"id": "x"} y\n' + b"[" * 100_000 + b'\n{"id": "last"}')
     entries = list(read_entries(path))
-    assert [e.where for e in entries if isinstance(e, Malformed)] == ["line 1", "line 2", "line 4", "line 5"]
+    assert [e.where for e in entries if isinstance(e, Rejected)] == ["line 1", "line 2", "line 4", "line 5"]
     assert [e.value for e in entries if isinstance(e, Entry)] == [[1], {"id": "last"}]
 
 
@@ -99,7 +100,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, data: bytes, said:
     path = tmp_path / "a.json"
     path.write_bytes(data)
     if said is None:
-        assert any(isinstance(entry, Malformed) and entry.where == "line 3" for entry in read_entries(path))
+        assert any(isinstance(entry, Rejected) and entry.where == "line 3" for entry in read_entries(path))
         return
     with pytest.raises(UserError, match=said) as error:
         list(read_entries(path, lambda _: False))

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from lavic.catalogue.records import Record, Turn, Unusable, parse_record, read_records
+from lavic.catalogue.records import Record, Turn, parse_record, read_records
 from lavic.demo.toy_tokenizer import train_tokenizer
 from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 from lavic.model.chat_text import ChatText, EncodedRecord
 from lavic.model.templates import TEMPLATES
 from tests.real_tokenizers import NAMES, SHARED, needs_shared, tokenizer
@@ -137,7 +138,7 @@ def test_an_odd_conversation_is_used_or_named(case: str, name: str, tmp_path: Pa
     path.write_text(json.dumps([{"id": case, "image": "a.jpg", "conversations": value["conversations"]}]))
     [record] = read_records(path)
     if isinstance(outcome, str):
-        assert isinstance(record, Unusable)
+        assert isinstance(record, Rejected)
         assert outcome in record.reason
         return
     assert isinstance(record, Record)

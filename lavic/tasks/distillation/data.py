@@ -1,6 +1,5 @@
 """Stage 1's data module: LaViC's item2meta files and their images."""
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader
 
+from lavic.batching.cached_table import cache_folder
 from lavic.batching.controls import partners_of
-from lavic.batching.left_out import LeftOut
 from lavic.batching.padding import PromptBatch
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
 from lavic.ranges import check_ranges
 from lavic.tasks.base import TaskData
-from lavic.tasks.distillation.described_images import DescribedImages, Prompts
-from lavic.tasks.distillation.samples import SampleSource, SampleTable, load_samples
+from lavic.tasks.distillation.batches import DescribedImages, Prompts
+from lavic.tasks.distillation.table import SampleSource, SampleTable, load_samples
 from lavic.training.protocols import ShownSample
 
 
@@ -64,8 +63,7 @@ class DistillationData(TaskData):
             "val": SampleSource(Path(val_data), Path(val_images_dir), views, max_length, None, seed),
         }
         self.views = views
-        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-        self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
+        self.cache_dir = cache_folder(cache_dir)
         self.tables: dict[str, SampleTable] = {}
 
     def prepare_data(self) -> None:
@@ -117,11 +115,11 @@ class DistillationData(TaskData):
         training = self.trainer is None or self.trainer.state.fn == "fit"
         checks_of = cache(ImageChecks)  # the splits' images may lie in one folder
         for split in ("train", "val") if training else ("val",):
-            self.tables[split], skipped = load_samples(
+            self.tables[split], rejected = load_samples(
                 self.sources[split], self.processor, self.cache_dir, self.strict, checks_of
             )
             self.sample_counts[split] = len(self.tables[split])
-            self.left_out += [LeftOut(split, entry.where, entry.reason) for entry in skipped]
+            self.left_out += [entry.of_split(split) for entry in rejected]
 
 
 def _shown(batch: PromptBatch) -> ShownSample:

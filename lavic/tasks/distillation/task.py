@@ -25,8 +25,8 @@ from lavic.model.text import constant_start
 from lavic.model.visual_tokens import Normalise, blank_views, cls_tokens, fill_placeholders, project
 from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
+from lavic.tasks.distillation.batches import DescribedBatch
 from lavic.tasks.distillation.card import card_parts
-from lavic.tasks.distillation.described_images import DescribedBatch
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 

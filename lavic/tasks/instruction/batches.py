@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from lavic.batching.padding import pad_left, pad_runs
 from lavic.batching.step_plan import MicroBatch
-from lavic.catalogue.images import BrokenImage, open_image
-from lavic.errors import UserError
+from lavic.catalogue.image_checks import open_checked
 from lavic.model.image_entry import ImageReader
 from lavic.model.seen_batch import SeenBatch, SeenImages, TaughtBatch
 from lavic.tasks.instruction.table import RecordTable
@@ -49,21 +48,20 @@ class Images:
             "sizes": [size for row in rows for size in row["sizes"]],
             "image_tokens": sum(sum(row["image_tokens"]) for row in rows),
         }
-        views = [self._views(name) for row in rows for name in row["images"]]
+        for row in rows:
+            written = np.count_nonzero(np.asarray(row["input_ids"]) == self.reader.image_token_id)
+            if written != sum(row["image_tokens"]):
+                raise RuntimeError(f"{written} image tokens in a text whose images have {sum(row['image_tokens'])}")
+        views = [
+            self._views(name, size) for row in rows for name, size in zip(row["images"], row["sizes"], strict=True)
+        ]
         if views:
             found["views"] = torch.cat(views)
         return found
 
-    def _views(self, name: str) -> Tensor:
+    def _views(self, name: str, size: tuple[int, int]) -> Tensor:
         assert self.images_dir is not None
-        path = self.images_dir / name
-        try:
-            return self.reader.cut(open_image(path))
-        except BrokenImage as broken:
-            raise UserError(
-                f"The image {path} was whole when the run began and is not any more ({broken});"
-                " restore it and start again with --resume."
-            ) from None
+        return self.reader.cut(open_checked(self.images_dir / name, size))
 
 
 class RecordBatches(Images, Dataset[RecordBatch]):

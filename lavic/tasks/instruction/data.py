@@ -1,6 +1,5 @@
 """Instruction tuning's data module: files of records and a folder of images."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader
 
+from lavic.batching.cached_table import cache_folder
 from lavic.batching.controls import partners_of
-from lavic.batching.left_out import LeftOut
 from lavic.batching.step_plan import Lengths
 from lavic.model.chat_text import ChatText, choose_template, stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader
@@ -18,9 +17,8 @@ from lavic.model.templates import Template
 from lavic.ranges import check_ranges
 from lavic.tasks.base import TaskData
 from lavic.tasks.instruction.batches import Prompts, RecordBatches, RecordPrompts
-from lavic.tasks.instruction.building import RecordSource, load_records
 from lavic.tasks.instruction.questions import Question, QuestionPrompts, read_questions
-from lavic.tasks.instruction.table import RecordTable
+from lavic.tasks.instruction.table import RecordSource, RecordTable, load_records
 from lavic.training.predictions import answered
 from lavic.training.protocols import ShownSample
 
@@ -76,8 +74,7 @@ class InstructionData(TaskData):
             "train": RecordSource(Path(train_data), self.images_dir, max_length, max_samples, seed, streaming),
             "val": RecordSource(Path(val_data), self.images_dir, max_length, None, seed, streaming),
         }
-        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-        self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
+        self.cache_dir = cache_folder(cache_dir)
         self.tables: dict[str, RecordTable] = {}
 
     def prepare_data(self) -> None:
@@ -157,9 +154,9 @@ class InstructionData(TaskData):
             self.sample_counts["answer"] = len(self.asked)
             return
         for split in ("train", "val") if training else ("val",):
-            self.tables[split], left_out = load_records(self.sources[split], chat, self.reader, self.cache_dir)
+            self.tables[split], rejected = load_records(self.sources[split], chat, self.reader, self.cache_dir)
             self.sample_counts[split] = len(self.tables[split])
-            self.left_out += [LeftOut(split, entry.where, entry.reason) for entry in left_out]
+            self.left_out += [entry.of_split(split) for entry in rejected]
 
 
 def _shown(batch: RecordPrompts) -> ShownSample:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
-from lavic.batching.left_out import LeftOut
 from lavic.batching.padding import pad_left
 from lavic.catalogue.images import BrokenImage, image_size
 from lavic.catalogue.records import Record, parse_question
 from lavic.errors import UserError
-from lavic.files.json_entries import Entry, Malformed, read_entries
+from lavic.files.json_entries import Entry, read_entries
+from lavic.files.rejected import Rejected
 from lavic.model.chat_text import ChatText
 from lavic.model.image_entry import ImageReader
 from lavic.tasks.instruction.batches import Images, RecordPrompts
@@ -54,23 +54,23 @@ class Question(NamedTuple):
 
 def read_questions(
     path: Path, images_dir: Path | None, chat: ChatText, reader: ImageReader, max_length: int
-) -> tuple[list[Question], list[LeftOut]]:
+) -> tuple[list[Question], list[Rejected]]:
     """The questions that can be asked, in their order, and the others.
 
     Raises:
         UserError: the file cannot be read, or none of it can be asked.
     """
     questions: list[Question] = []
-    left_out: list[LeftOut] = []
+    left_out: list[Rejected] = []
     for number, entry in enumerate(read_entries(path, _is_question), 1):
-        if isinstance(entry, Malformed):
+        if isinstance(entry, Rejected):
             found: Question | str = entry.reason
         else:
             found = _read(entry, number, images_dir, chat, reader, max_length)
         if isinstance(found, Question):
             questions.append(found)
         else:
-            left_out.append(LeftOut("questions", entry.where, found))
+            left_out.append(Rejected(entry.where, found, "questions"))
     if not questions:
         why = f"; the first is left out because of: {left_out[0].reason}" if left_out else ""
         raise UserError(f"No question of {path} can be asked{why}; give LLaVA-Bench's form or instruction records.")

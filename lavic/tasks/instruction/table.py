@@ -1,9 +1,17 @@
 """Usable instruction records on disk: a table of their tokens, or a stream that tokenises them when they are asked for.
 
-A table is mapped into memory. A stream holds how many tokens a record has and where it stands in its file, and reads
-it again whenever it is asked for; what it gives is the same.
+Made in one pass over the file, record by record; what cannot be used is left out and listed, and records used and
+records listed are together those that were given. A table is mapped into memory. A stream holds how many tokens a
+record has and where it stands in its file, and reads it again whenever it is asked for; what it gives is the same.
 """
 
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +20,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lavic.batching.cached_table import TableBuild, cached_table, file_state
 from lavic.batching.step_plan import Lengths
 from lavic.batching.streamed_rows import PLACE, StreamedRows
-from lavic.catalogue.records import parse_record
+from lavic.catalogue.image_checks import ImageChecks, Verdict
+from lavic.catalogue.records import Record, parse_record, read_records
+from lavic.errors import UserError
 from lavic.files.json_places import PlacedEntries
+from lavic.files.rejected import Rejected, reasons_text
 from lavic.model.chat_text import ChatText
+from lavic.model.image_entry import ImageReader
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1024  # records checked at a time
 
 SHARED = [
     pa.field("id", pa.string()),
@@ -127,6 +144,148 @@ class RecordStream(RecordTable):
         texts = {"question": record.turns[-2].text, "answer": record.turns[-1].text.strip()}
         tokens = {"input_ids": np.array(encoded.input_ids, dtype=np.int32), "runs": encoded.spans}
         return {**shared, **texts, **tokens, "sizes": _pairs(cells["sizes"])}
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Where records come from and what of them is used.
+
+    Attributes:
+        records: a file of instruction records.
+        images_dir: folder of their images; None where no record has one.
+        max_length: tokens of a record at most, image tokens included.
+        max_samples: a random choice of that many records, by `seed`; None takes all.
+        seed: of that choice.
+        streaming: whether texts are read and tokenised when they are asked for, instead of once.
+    """
+
+    records: Path
+    images_dir: Path | None
+    max_length: int
+    max_samples: int | None
+    seed: int
+    streaming: bool = False
+
+
+def load_records(
+    source: RecordSource, chat: ChatText, reader: ImageReader, cache_dir: Path
+) -> tuple[RecordTable, list[Rejected]]:
+    """The table of a source, made now or found in `cache_dir`, and what was left out of it.
+
+    Raises:
+        UserError: nothing usable is in it, or a path is wrong.
+    """
+    if not source.records.is_file():
+        raise UserError(f"The records file {source.records} does not exist; give the path of instruction records.")
+    if source.images_dir is not None and not source.images_dir.is_dir():
+        raise UserError(f"The images folder {source.images_dir} does not exist; give another.")
+    images_dir = source.images_dir.resolve() if source.images_dir else None
+    key = [
+        {**asdict(source), "records": file_state(source.records), "images_dir": str(images_dir)},
+        [chat.template.name, repr(chat.template), sorted(chat.eos_ids)],
+        chat.tokenizer.backend_tokenizer.to_str(),
+        asdict(reader.entry),
+        reader.config.to_json_string(),
+    ]
+    checks = ImageChecks(source.images_dir, cache_dir) if source.images_dir else None
+    schema = STREAMED if source.streaming else SCHEMA
+    path, rejected, facts = cached_table(
+        cache_dir, "records", key, schema, checks, lambda build: _Pass(source, chat, reader, build).rows()
+    )
+    table = RecordTable(path, facts["content"])
+    if source.streaming:
+        entries = PlacedEntries(source.records, cache_dir)
+        table = RecordStream(path, facts["content"], entries, chat, source.max_length)
+    if not len(table):
+        why = reasons_text(rejected, 3) or "it is empty"
+        raise UserError(f"No record of {source.records} can be used ({why}); check it and the images' folder.")
+    return table, rejected
+
+
+class _Pass:
+    """One pass over a source, `CHUNK` records in memory, and what it finds on the way."""
+
+    def __init__(self, source: RecordSource, chat: ChatText, reader: ImageReader, build: TableBuild) -> None:
+        self.source, self.chat, self.reader, self.build = source, chat, reader, build
+        self.unreadable: list[Rejected] = []
+        self.unusable: list[Rejected] = []
+        self.settled: Counter[str] = Counter()
+        self.content = hashlib.sha256()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of the usable records; then what was found is noted and said."""
+        yield from self._chosen()
+        self.build.rejected += self.unreadable + self.unusable
+        self.build.facts["content"] = self.content.hexdigest()[:16]
+        for change, count in self.settled.items():
+            log.info("%s: %d x %s", self.source.records, count, change)
+
+    def _chosen(self) -> Iterator[dict[str, Any]]:
+        """The rows of the usable records; with `max_samples` of so many, by chance."""
+        wanted = self.source.max_samples
+        if wanted is None:
+            yield from self._usable(self._readable())
+            return
+        count = sum(1 for _ in self._readable())
+        order = np.random.default_rng(self.source.seed).permutation(count)
+        while wanted and len(order):  # again for as many as turned out to be unusable
+            chosen, order = order[:wanted], order[wanted:]
+            for row in self._usable(compress(self._readable(), np.isin(np.arange(count), chosen))):
+                wanted -= 1
+                yield row
+
+    def _readable(self) -> Iterator[Record]:
+        """The records of the file, to its end; what is none is listed."""
+        self.unreadable = []
+        for found in read_records(self.source.records):
+            if isinstance(found, Record):
+                yield found
+            else:
+                self.unreadable.append(found)
+
+    def _usable(self, records: Iterator[Record]) -> Iterator[dict[str, Any]]:
+        """The rows of those whose images are whole and whose text fits; the others are listed."""
+        while chunk := list(islice(records, CHUNK)):
+            names = sorted({name for record in chunk for name in record.images})
+            verdicts = dict(zip(names, self.build.check_all(names), strict=True))
+            for record in chunk:
+                if isinstance(row := self._row(record, [verdicts[name] for name in record.images]), str):
+                    self.unusable.append(Rejected(record.id, row))
+                else:
+                    yield row
+
+    def _row(self, record: Record, verdicts: list[Verdict]) -> dict[str, Any] | str:
+        """A record's row, or why it cannot be used."""
+        sizes = []
+        for verdict in verdicts:
+            if isinstance(verdict, str):
+                return verdict
+            sizes.append(verdict)
+        counts = [self.reader.count(*size) for size in sizes]
+        encoded = self.chat.encode(record.turns, counts, record.system, self.source.max_length)
+        if isinstance(encoded, str):
+            return encoded
+        self.settled.update(record.changes)
+        self.settled["oldest pairs dropped for max_length"] += bool(encoded.dropped)
+        self.settled["question cut for max_length"] += encoded.shortened
+        ids = np.array(encoded.input_ids, dtype=np.int32)
+        runs = np.array(encoded.spans, dtype=np.int32).reshape(-1)
+        self.content.update(json.dumps(record.images).encode() + ids.tobytes() + runs.tobytes())
+        start, stop = record.place
+        return {
+            "id": record.id,
+            "images": record.images,
+            "sizes": [side for size in sizes for side in size],
+            "image_tokens": counts,
+            "tokens": len(ids),
+            "targets": sum(stop - start for start, stop in encoded.spans),
+            "question": record.turns[-2].text,
+            "answer": record.turns[-1].text.strip(),
+            "input_ids": ids,
+            "runs": runs,
+            "start": start,
+            "stop": stop,
+        }
 
 
 def _pairs(flat: list[int]) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from lavic.batching.padding import Padded, TrainingBatch, pad
 from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.conversations import Conversation, Sample
 from lavic.catalogue.items import NO_TITLE
+from lavic.errors import UserError
 from lavic.model.prefix_reuse import Split
 from lavic.tasks.recommendation.item_store import ItemStore
 from lavic.tasks.recommendation.prompt import EncodedChoice, Shown, encode_choice
@@ -80,6 +81,14 @@ class ChoiceEncoder:
             Shown(item, self.titles.get(item, NO_TITLE), self.store.views(item) if images else 0) for item in candidates
         ]
         return encode_choice(self.tokenizer, context, shown, answers, self.max_length)
+
+    def fits(self, candidates: Sequence[str], answers: Sequence[str]) -> bool:
+        """Says whether candidates fit into `max_length`, if need be without conversation and titles."""
+        try:
+            self.encode("", candidates, answers)
+        except UserError:
+            return False
+        return True
 
     def partner_tokens(self, candidates: Sequence[str]) -> Tensor:
         """Another item's CLS tokens in the place of each one's own, as many as its own: (V, C)."""

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader
 
-from lavic.batching.left_out import LeftOut
 from lavic.catalogue.conversations import Conversation, Sample, read_category_split, training_samples
 from lavic.catalogue.items import Item, read_items
 from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 from lavic.model.processor import load_processor
 from lavic.model.views import Views
 from lavic.ranges import check_ranges
@@ -101,12 +101,41 @@ class RecommendationData(TaskData):
         store = ItemStore.open(self.item_store, identity, shown)
         titles = {item.id: item.title for item in shown}
         self.encoder = ChoiceEncoder(self.processor.tokenizer, titles, store, self.max_length, self.seed)
+        for split in new:
+            self._leave_out_too_long(split)
         self.announce()
+
+    def _leave_out_too_long(self, split: str) -> None:
+        """Lists the cases of a split whose candidates do not fit into a prompt, before one of them ends a run.
+
+        Raises:
+            UserError: none is left; in the words of the first.
+        """
+        name = "val" if split == "valid" else split
+        several: list[dict[str, Any]] = [self.samples] if name in self.samples else []
+        several += [self.conversations] if split == self.test_split else []
+        verdicts: dict[tuple[Sequence[str], Sequence[str]], bool] = {}
+        for cases, key in ((c, name if c is self.samples else split) for c in several):
+            kept = []
+            for case in cases[key]:
+                answers = [case.target] if name == "train" else case.candidates
+                shown = (tuple(case.candidates), tuple(answers))
+                if shown not in verdicts:
+                    verdicts[shown] = self.encoder.fits(*shown)
+                if verdicts[shown]:
+                    kept.append(case)
+                    continue
+                source = case.conversation if isinstance(case, Sample) else case
+                where = f"line {source.line} of category {source.category}"
+                self.left_out.append(Rejected(where, "too long for max_length", name))
+            if cases[key] and not kept:
+                self.encoder.encode("", *shown)  # raises
+            cases[key], self.sample_counts[name] = kept, len(kept)
 
     def _read(self, split: str) -> None:
         """Reads a published split; `valid` is called `val` wherever it is shown."""
         key = None if self.retrieved else self.candidates
-        conversations, faults = read_category_split(self.data_dir, self.categories, split, key)
+        conversations, rejected = read_category_split(self.data_dir, self.categories, split, key)
         name = "val" if split == "valid" else split
         if self.retrieved:
             found = retrieve_candidates(conversations, self.items, self.metadata, self.retrieved)
@@ -118,10 +147,11 @@ class RecommendationData(TaskData):
                     "split; index descriptions too, or take other candidates."
                 )
             self.left_out += [
-                LeftOut(name, f"line {c.line} of category {c.category}", NOTHING_MATCHES) for c in self.unmatched[split]
+                Rejected(f"line {c.line} of category {c.category}", NOTHING_MATCHES, name)
+                for c in self.unmatched[split]
             ]
         self.conversations[split] = conversations
-        self.left_out += [LeftOut(name, f"line {fault.line} of {fault.file}", fault.reason) for fault in faults]
+        self.left_out += [entry.of_split(name) for entry in rejected]
         if split not in ("train", "valid"):
             self.sample_counts[name] = len(conversations)
             return

@@ -123,22 +123,9 @@ def write_results(
         seed: of the bootstrap.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = candidates.removeprefix("candidates_")
-    lines = []
-    for conversation, answer in zip(conversations, answers, strict=True):
-        said = {
-            "category": conversation.category,
-            f"recommended_{name}": answer.recommended,
-            f"response_{name}": answer.response,
-            f"constrained_{name}": answer.constrained,
-        }
-        scores = {
-            f"scores_{name}" if way == SCORED else f"scores_{way}_{name}": list(values)
-            for way, values in answer.scores.items()
-        }
-        counts = {f"tokens_{name}": list(answer.tokens)} if answer.tokens else {}
-        lines.append(json.dumps({**conversation.record, **said, **scores, **counts}, ensure_ascii=False) + "\n")
-    write_text(folder / f"test_results_{candidates}.jsonl", "".join(lines))
+    pairs = zip(conversations, answers, strict=True)
+    lines = [json.dumps(result_row(candidates, *pair), ensure_ascii=False) + "\n" for pair in pairs]
+    write_text(folder / results_file(candidates), "".join(lines))
 
     groups = {"all": list(range(len(conversations)))}
     categories = sorted({conversation.category for conversation in conversations})
@@ -156,6 +143,28 @@ def write_results(
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     _append_summary(folder / "results_summary.csv", {**run, "candidates": candidates}, reports)
     return metrics
+
+
+def results_file(candidates: str) -> Path:
+    """Returns the name of a test's rows in the output directory."""
+    return Path(f"test_results_{candidates}.jsonl")
+
+
+def result_row(candidates: str, conversation: Conversation, answer: Answer) -> dict[str, Any]:
+    """Returns a conversation's own line with what was answered; `write_results` names the fields."""
+    name = candidates.removeprefix("candidates_")
+    said = {
+        "category": conversation.category,
+        f"recommended_{name}": answer.recommended,
+        f"response_{name}": answer.response,
+        f"constrained_{name}": answer.constrained,
+    }
+    scores = {
+        f"scores_{name}" if way == SCORED else f"scores_{way}_{name}": list(values)
+        for way, values in answer.scores.items()
+    }
+    counts = {f"tokens_{name}": list(answer.tokens)} if answer.tokens else {}
+    return {**conversation.record, **said, **scores, **counts}
 
 
 def summary_lines(reports: Mapping[str, Any]) -> list[str]:

@@ -39,7 +39,7 @@ from lavic.tasks.recommendation.choices import (
     EvaluationBatch,
 )
 from lavic.tasks.recommendation.end_to_end import write_end_to_end
-from lavic.tasks.recommendation.results import SCORED, Answer, summary_lines, write_results
+from lavic.tasks.recommendation.results import SCORED, Answer, result_row, results_file, summary_lines, write_results
 from lavic.training.card import CardParts
 from lavic.training.protocols import VAL_LOSS, VAL_PERPLEXITY, VAL_SAMPLES, VISUAL_GAIN, Metric, TaskReport
 from lavic.training.used_adapter import UsedAdapter
@@ -221,6 +221,7 @@ class Recommendation(Task):
         """Answers by the conversation's row, and how long a generated one may be."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.answers: dict[int, Answer] = {}
+        self.partial = self.partial_rows(results_file(data.candidates))
         self.answer_tokens = self.max_new_tokens or max(SHORTEST_LIMIT, data.longest_id())
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
@@ -250,6 +251,8 @@ class Recommendation(Task):
                 scores={way: tuple(several[i].tolist()) for way, several in scores.items()},
                 tokens=tuple(len(answer) - own["unscored"][i] for answer in own["answers"][i]),
             )
+        answered = [(data.conversations[data.test_split][row], self.answers[row]) for row in batch["rows"]]
+        self.partial.add(result_row(data.candidates, *pair) for pair in answered)
 
     def on_test_epoch_end(self) -> None:
         """Brings all processes' answers together, writes the files and logs the main numbers."""
@@ -273,6 +276,7 @@ class Recommendation(Task):
             if data.retrieved:
                 unmatched, k = data.unmatched[data.test_split], data.retrieved.k
                 lines += write_end_to_end(folder, conversations, ordered, unmatched, k, self.seed)
+            self.partial.discard()
             for line in lines:
                 log.info("%s", line)
             for way, values in metrics["groups"]["all"]["overall"]["ways"].items():

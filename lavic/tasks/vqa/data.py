@@ -2,46 +2,30 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lavic.batching.cached_table import cache_folder
 from lavic.batching.controls import partners_of
-from lavic.batching.step_plan import Lengths, MicroBatch
+from lavic.batching.step_plan import Lengths
 from lavic.catalogue.image_checks import ImageChecks
-from lavic.catalogue.images import BrokenImage, open_image
+from lavic.catalogue.images import open_image
 from lavic.errors import UserError
-from lavic.model.seen_batch import SeenBatch, TaughtBatch
 from lavic.ranges import check_ranges
 from lavic.retrieval.passages import Knowledge
 from lavic.tasks.base import TaskData
+from lavic.tasks.vqa.batches import AskedQuestions, TaughtQuestions
 from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
+from lavic.tasks.vqa.length import LengthLimit
 from lavic.tasks.vqa.prompt import INSTRUCTION, Question
-from lavic.tasks.vqa.questions import QuestionTable, load_questions
+from lavic.tasks.vqa.table import QuestionTable, load_questions
 from lavic.training.protocols import ShownSample
-
-
-class AskedBatch(TypedDict):
-    """Questions to answer, and the same under the controls; of a ghost, nothing."""
-
-    questions: list[dict[str, Any]]  # those whose image is whole
-    errors: list[tuple[dict[str, Any], str]]  # the others, and why they cannot be asked
-    described: list[int]  # places of the questions that `no_description` asks
-    own: NotRequired[SeenBatch]
-    no_image: NotRequired[SeenBatch]
-    shuffled_images: NotRequired[SeenBatch]
-    no_description: NotRequired[SeenBatch]
-    taught: NotRequired[SeenBatch]  # with their answers, for the loss of a validation
-    taught_shuffled_images: NotRequired[SeenBatch]
-    taught_no_image: NotRequired[SeenBatch]
 
 
 class VqaData(TaskData):
@@ -91,8 +75,7 @@ class VqaData(TaskData):
         self.files = {"train": Path(train_data), "val": Path(val_data), "test": Path(test_data)}
         self.images_dir, self.knowledge, self.instruction = Path(images_dir), knowledge, instruction
         self.controls, self.max_length, self.streaming = controls, max_length, streaming
-        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-        self.cache_dir = Path(cache_dir) if cache_dir else home / "lavic"
+        self.cache_dir = cache_folder(cache_dir)
         self.tables: dict[str, QuestionTable] = {}
 
     def prepare_data(self) -> None:
@@ -116,12 +99,12 @@ class VqaData(TaskData):
         passages = self.knowledge.passages()
         checks = ImageChecks(self.images_dir, self.cache_dir)
         for split in splits:
-            self.tables[split], _, left_out = load_questions(
-                self.files[split], checks, self.knowledge, passages, split, self.cache_dir, self.streaming
+            limit = LengthLimit(self.encoder, answer=split != "test")
+            self.tables[split], _, rejected = load_questions(
+                self.files[split], checks, self.knowledge, passages, split, self.cache_dir, self.streaming, limit
             )
-            self.left_out += left_out
+            self.left_out += rejected
             self.sample_counts[split] = len(self.tables[split])
-        checks.save()
 
     def dataset(self, split: str) -> Dataset[Any]:
         """Micro-batches to learn from, or to be asked with the controls of a validation or a test."""
@@ -187,104 +170,3 @@ class VqaData(TaskData):
     def _chosen(self) -> QuestionTable | Subset[Question]:
         table = self.tables["train"]
         return table if self._takes_all() else Subset(table, self._rows())  # type: ignore[arg-type]
-
-
-class TaughtQuestions(Dataset[TaughtBatch]):
-    """Micro-batches of prompts with their answers."""
-
-    def __init__(self, questions: Any, images_dir: Path, encoder: QuestionEncoder) -> None:
-        self.questions, self.images_dir, self.encoder = questions, images_dir, encoder
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def __getitem__(self, micro_batch: MicroBatch) -> TaughtBatch:
-        """The batch of a step plan's entry."""
-        questions = [self.questions[i] for i in micro_batch.indices]
-        try:
-            images = [open_image(self.images_dir / question.image) for question in questions]
-        except BrokenImage as broken:
-            names = ", ".join(question.image for question in questions)
-            raise UserError(
-                f"An image of {names} in {self.images_dir} was whole when the run began and is not any more ({broken});"
-                " restore it and start again with --resume."
-            ) from None
-        taught = self.encoder.batch(questions, images, answers=True, ghost=micro_batch.ghost)
-        return {**taught, "step_targets": micro_batch.step_targets, "rows": micro_batch.indices}
-
-
-class AskedQuestions(Dataset[AskedBatch]):
-    """Micro-batches of prompts to answer, and the same under the controls.
-
-    Args:
-        table: the questions.
-        images_dir: folder of their images.
-        encoder: makes the prompts.
-        partners: for each row another, whose image the `shuffled_images` control shows.
-        taught: whether a batch also holds the prompts with their answers, for the loss of a validation.
-        controls: whether a batch holds the controls.
-    """
-
-    def __init__(
-        self,
-        table: QuestionTable,
-        images_dir: Path,
-        encoder: QuestionEncoder,
-        partners: npt.NDArray[np.int64] | None,
-        taught: bool,
-        controls: bool,
-    ) -> None:
-        self.table, self.images_dir, self.encoder = table, images_dir, encoder
-        self.partners, self.taught, self.controls = partners, taught, controls
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, micro_batch: MicroBatch) -> AskedBatch:
-        """The batch of a step plan's entry."""
-        asked: AskedBatch = {"questions": [], "errors": [], "described": []}
-        if micro_batch.ghost:
-            return asked
-        images, rows, questions = [], [], []
-        for row in micro_batch.indices:
-            question = self.table[row]
-            try:
-                images.append(open_image(self.images_dir / question.image))
-            except BrokenImage as broken:
-                asked["errors"].append((asdict(question), str(broken)))
-                continue
-            questions.append(question)
-            rows.append(row)
-        asked["questions"] = [asdict(question) for question in questions]
-        if not questions:
-            return asked
-        asked["own"] = self.encoder.batch(questions, images, answers=False)
-        others = self._partner_images(rows, images)
-        if self.taught:
-            asked["taught"] = self.encoder.batch(questions, images, answers=True)
-            asked["taught_shuffled_images"] = self.encoder.batch(questions, others, answers=True)
-            asked["taught_no_image"] = self.encoder.batch(questions, None, answers=True)
-        if self.controls and not self.taught:
-            asked["no_image"] = self.encoder.batch(questions, None, answers=False)
-            asked["shuffled_images"] = self.encoder.batch(questions, others, answers=False)
-            asked["described"] = [i for i, question in enumerate(questions) if question.description]
-            if asked["described"]:
-                asked["no_description"] = self.encoder.batch(
-                    [questions[i] for i in asked["described"]],
-                    [images[i] for i in asked["described"]],
-                    answers=False,
-                    description=False,
-                )
-        return asked
-
-    def _partner_images(self, rows: Sequence[int], own: Sequence[Image.Image]) -> list[Image.Image]:
-        """Another image in the place of each one's own; its own where the other has broken since."""
-        if self.partners is None:
-            return list(own)
-        found = []
-        for row, image in zip(rows, own, strict=True):
-            try:
-                found.append(open_image(self.images_dir / self.table[int(self.partners[row])].image))
-            except BrokenImage:
-                found.append(image)
-        return found

@@ -19,7 +19,7 @@ from lavic.evaluation.intervals import RESAMPLES, Columns, intervals
 from lavic.files import write_text
 from lavic.tasks.vqa.prompt import Question
 
-FOLDER = "evaluation_results"
+FOLDER, DETAILS = "evaluation_results", "detailed_results.jsonl"
 CSV_ROWS = 10_000  # a table for people to look at
 WITH, WITHOUT = "with_external_knowledge", "without_external_knowledge"
 Control = Literal["no_image", "shuffled_images", "no_description"]
@@ -66,8 +66,8 @@ def write_results(
     folder = folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     ordered = sorted(answered, key=lambda one: one.question.sample_id)
-    rows = [_row(one) for one in ordered]
-    write_text(folder / "detailed_results.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    rows = [result_row(one) for one in ordered]
+    write_text(folder / DETAILS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     names = list(dict.fromkeys(name for row in rows[:CSV_ROWS] for name in row))
     with io.StringIO(newline="") as table:
         writer = csv.DictWriter(table, names, lineterminator="\n")
@@ -207,7 +207,8 @@ def _matches(responses: Sequence[str], truths: Sequence[str], mode: Mode) -> np.
     return np.array([exact_match(response, truth, mode) for response, truth in pairs], dtype=np.float64)
 
 
-def _row(one: Answered) -> dict[str, Any]:
+def result_row(one: Answered) -> dict[str, Any]:
+    """Returns the line of `detailed_results.jsonl`."""
     asked = one.question
     row: dict[str, Any] = {
         "sample_id": asked.sample_id,

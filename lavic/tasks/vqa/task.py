@@ -21,15 +21,18 @@ from lavic.model.seen_batch import SeenBatch, TaughtBatch, answers, loss_sum, pr
 from lavic.model.speedups import PLAIN
 from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
+from lavic.tasks.vqa.batches import AskedBatch
 from lavic.tasks.vqa.card import card_parts
-from lavic.tasks.vqa.data import AskedBatch
 from lavic.tasks.vqa.encoding import question_reader
 from lavic.tasks.vqa.prompt import Question
 from lavic.tasks.vqa.results import (
     CONTROLS,
+    DETAILS,
+    FOLDER,
     Answered,
     debug_view,
     printed_block,
+    result_row,
     write_results,
 )
 from lavic.training.card import CardParts
@@ -204,16 +207,21 @@ class Vqa(Task):
         return answers(self.llava, self.reader, batch, self.visual_tokens(batch), self.max_new_tokens, ends)
 
     def on_test_epoch_start(self) -> None:
-        """Answers by the question's place in the file."""
+        """Answers by the question's place in the file, and where they stand as they come."""
         self.answered: dict[int, Answered] = {}
+        self.partial = self.partial_rows(Path(FOLDER) / DETAILS)
 
     def test_step(self, batch: AskedBatch, batch_idx: int) -> None:
         """Asks each question, and again under the controls."""
-        for unasked, reason in batch["errors"]:
-            self.answered[unasked["sample_id"]] = Answered(Question(**unasked), None, 0.0, error=reason)
-        questions = [Question(**question) for question in batch["questions"]]
+        came = [Answered(Question(**unasked), None, 0.0, error=reason) for unasked, reason in batch["errors"]]
+        came += self._asked([Question(**question) for question in batch["questions"]], batch)
+        self.answered.update((one.question.sample_id, one) for one in came)
+        self.partial.add(map(result_row, came))
+
+    def _asked(self, questions: list[Question], batch: AskedBatch) -> list[Answered]:
+        """What the model says to a batch's questions, of which there may be none."""
         if not questions:
-            return
+            return []
         start = time.perf_counter()
         said = self.answer(batch["own"])
         seconds = (time.perf_counter() - start) / len(questions)
@@ -223,8 +231,10 @@ class Vqa(Task):
                 places = batch["described"] if name == "no_description" else range(len(questions))
                 for place, response in zip(places, self.answer(batch[name]), strict=True):
                     controls[place][name] = response
-        for question, response, others in zip(questions, said, controls, strict=True):
-            self.answered[question.sample_id] = Answered(question, response, seconds, others)
+        return [
+            Answered(question, response, seconds, others)
+            for question, response, others in zip(questions, said, controls, strict=True)
+        ]
 
     def on_test_epoch_end(self) -> None:
         """Brings all processes' answers together, writes the files, and prints and logs the numbers."""
@@ -244,6 +254,7 @@ class Vqa(Task):
         }  # fmt: skip
         mode: Mode = "squad" if self.use_text_normalization else "strict"
         metrics = write_results(Path(self.trainer.default_root_dir), answered, config, mode, self.seed)
+        self.partial.discard()
         for line in printed_block(metrics) + (debug_view(answered) if self.debug_exact_match else []):
             log.info("%s", line)
         for name in ("exact_match_score", "token_f1", "ceiling", "errors", "total_samples"):

@@ -16,15 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlavaNextProcessor
 
 from lavic.batching.step_plan import MicroBatch
-from lavic.catalogue.descriptions import Skipped
 from lavic.errors import UserError
+from lavic.files.rejected import Rejected
 from lavic.model.prefix_reuse import split_batch
 from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import fill_placeholders
-from lavic.tasks.distillation import described_images
-from lavic.tasks.distillation.described_images import DescribedBatch, DescribedImages
-from lavic.tasks.distillation.samples import SampleSource, SampleTable, load_samples
+from lavic.tasks.distillation import batches
+from lavic.tasks.distillation.batches import DescribedBatch, DescribedImages
+from lavic.tasks.distillation.table import SampleSource, SampleTable, load_samples
 from lavic.tasks.distillation.task import Distillation
 from tests.conftest import Described, Fit, write_described
 
@@ -39,7 +39,9 @@ def source(described: Described) -> SampleSource:
     return SampleSource(folder / "item2meta_train.json", folder / "train_images", "five", 512, None, 42)
 
 
-def table_of(source: SampleSource, tiny: Path, tmp_path: Path) -> tuple[SampleTable, list[Skipped], LlavaNextProcessor]:
+def table_of(
+    source: SampleSource, tiny: Path, tmp_path: Path
+) -> tuple[SampleTable, list[Rejected], LlavaNextProcessor]:
     processor = load_processor(str(tiny), source.views)
     return *load_samples(source, processor, tmp_path / "cache", strict=False), processor
 
@@ -212,7 +214,7 @@ def test_fault_7_workers_cut_the_images_and_a_step_reads_nothing_back(
         (tmp_path / f"process_{os.getpid()}").touch()
         return cut_views(*args)
 
-    monkeypatch.setattr(described_images, "cut_views", note_the_process)
+    monkeypatch.setattr(batches, "cut_views", note_the_process)
     watch = NoWaiting()
     dtypes: set[torch.dtype] = set()
     token_loss, visual_tokens = Distillation.token_loss, Distillation.visual_tokens

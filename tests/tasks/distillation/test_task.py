@@ -23,7 +23,7 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 from lavic.batching.controls import partners_of
 from lavic.commands import fit as cli
 from lavic.model.speedups import Speedups
-from lavic.tasks.distillation.described_images import DescribedBatch
+from lavic.tasks.distillation.batches import DescribedBatch
 from lavic.tasks.distillation.task import Distillation
 from tests.conftest import Described, Fit
 

@@ -25,8 +25,9 @@ from lavic.demo.toy_llava import tiny_checkpoint
 from lavic.errors import UserError
 from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.visual_tokens import fill_placeholders
+from lavic.tasks.recommendation import choices
 from lavic.tasks.recommendation.item_store import ItemStore, store_identity
-from lavic.tasks.recommendation.prompt import Shown, recommendation_prompt
+from lavic.tasks.recommendation.prompt import Shown, encode_choice, recommendation_prompt
 from tests.stage2_files import Stage2Files, write_stage2_files
 
 BEST = "recommendation_lora_adapter_best"
@@ -339,6 +340,34 @@ def test_users_mistakes_are_named(stage2: Stage2, tmp_path: Path) -> None:
         stage2("fit", f"--data.init_args.item_store={tmp_path}")
     with pytest.raises(UserError, match=r"no adapter_config\.json in it"):
         stage2("fit", f"--model.init_args.distilled={tmp_path}")
+
+
+def test_candidates_that_do_not_fit_are_listed_in_every_split(
+    stage2: Stage2, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IDs are never cut: one conversation with long ones must not end a run."""
+    original = encode_choice
+
+    def long_for_one(tokenizer: Any, text: str, shown: Any, answers: Any, most: int) -> Any:
+        tested = read_split(stage2, "test")[1]["candidates_st"]
+        learned = read_split(stage2, "train")[2]["candidates_st"]
+        own = {one.id for one in shown}
+        return original(tokenizer, text, shown, answers, 30 if set(tested) == own or set(learned[1:]) <= own else most)
+
+    monkeypatch.setattr(choices, "encode_choice", long_for_one)
+    adapter = f"--model.init_args.adapter={trained.fitted / BEST}"
+    for command, split in (("test", "test"), ("fit", "train")):
+        output = stage2(command, *([adapter] if command == "test" else []))
+        listed = [json.loads(line) for line in (output / "skipped_samples.jsonl").read_text().splitlines()]
+        listed = [one for one in listed if one["split"] == split]
+        assert {one["reason"] for one in listed} == {"too long for max_length"}
+        if command == "test":
+            assert len(read_results(output)) == len(read_split(stage2, "test")) - len(listed)
+
+
+def test_a_prompt_for_which_nothing_fits_is_named(stage2: Stage2) -> None:
+    with pytest.raises(UserError, match=r"max_length is 40, but .* candidates need \d+ tokens"):
+        stage2("fit", "--data.init_args.max_length=40")
 
 
 def read_results(output: Path) -> list[dict[str, Any]]:

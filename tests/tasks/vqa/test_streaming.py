@@ -11,7 +11,7 @@ from PIL import Image
 
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.retrieval.passages import Knowledge
-from lavic.tasks.vqa.questions import QuestionStream, load_questions
+from lavic.tasks.vqa.table import QuestionStream, load_questions
 from tests.tasks.vqa.test_aqua import AQUA, assert_every_question_once, write_files
 from tests.training.command_line import run
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.commands import fit as cli
-from lavic.tasks.vqa import data, task
-from lavic.tasks.vqa.encoding import QuestionEncoder
+from lavic.tasks.vqa import Vqa, batches, task
+from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
+from lavic.tasks.vqa.prompt import Question
 from tests.tasks.vqa.comparison import assert_numbers_are_the_scripts
 from tests.training import command_line
 
@@ -143,7 +144,7 @@ def test_c5_an_image_that_is_missing_is_listed_and_one_that_breaks_is_an_error(
             raise BrokenImage("truncated")
         return open_image(path)
 
-    monkeypatch.setattr(data, "open_image", opened)
+    monkeypatch.setattr(batches, "open_image", opened)
     out = run(vqa, tiny, "test", "out_faulty", f"--data.init_args.test_data={vqa / 'faulty.json'}")
     [listed] = [json.loads(line) for line in (out / "skipped_samples.jsonl").read_text().splitlines()]
     assert listed["reason"] == "image missing"
@@ -158,6 +159,84 @@ def test_c5_an_image_that_is_missing_is_listed_and_one_that_breaks_is_an_error(
     assert (metrics["total_samples"], metrics["errors"]) == (3, 2)
     assert metrics["correct_predictions"] + metrics["incorrect_predictions"] == 3
     assert "test_errors: 2\n" in capfd.readouterr().out
+
+
+def test_one_question_that_is_too_long_is_listed_in_every_split(vqa: Path, tiny: Path) -> None:
+    for split in ("train", "val", "test"):
+        rows = json.loads((vqa / f"{split}.json").read_text())
+        rows[2]["question"] = "colour " * 4000
+        (vqa / f"{split}_long.json").write_text(json.dumps(rows))
+    files = [f"--data.init_args.{split}_data={vqa / split}_long.json" for split in ("train", "val", "test")]
+    counts = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["test"]}
+    for streaming in ("false", "true"):
+        for command, splits in counts.items():
+            more = [*files, f"--data.init_args.streaming={streaming}"]
+            out = run(vqa, tiny, command, f"out_long_{command}_{streaming}", *more)
+            listed = [json.loads(line) for line in (out / "skipped_samples.jsonl").read_text().splitlines()]
+            assert [(one["split"], one["reason"]) for one in listed] == [(s, "too long for max_length") for s in splits]
+            if command == "test":
+                details = (out / "evaluation_results" / "detailed_results.jsonl").read_text().splitlines()
+                assert [json.loads(line)["sample_id"] for line in details] == [0, 1, *range(3, 9)]
+
+
+def test_a_control_whose_image_is_larger_is_asked_too(vqa: Path, tiny: Path) -> None:
+    """Another's image may have more image tokens than fit; it is then shown at the own one's size."""
+    rows = []
+    for i, size in enumerate(((600, 600), (300, 40), (300, 40))):
+        Image.new("RGB", size, COLOURS[i]).save(vqa / "images" / f"size_{i}.jpg")
+        rows.append({"image": f"size_{i}.jpg", "question": "which colour", "answer": COLOURS[i]})
+    (vqa / "sizes.json").write_text(json.dumps(rows))
+    encoder = QuestionEncoder(question_reader(str(tiny)), INSTRUCTION, 10_000)
+    question = Question(0, "size_0.jpg", "which colour", "red", False)
+    fits_all = len(encoder.encode(question, (600, 600), True)[0])
+    question = Question(1, "size_1.jpg", "which colour " * 9, "blue", False)
+    rows[1]["question"] = question.question
+    assert (
+        len(encoder.encode(question, (600, 600), True)[0])
+        > fits_all
+        > len(encoder.encode(question, (300, 40), True)[0])
+    )
+    (vqa / "sizes.json").write_text(json.dumps(rows))
+    for command, split in (("test", "test"), ("validate", "val")):
+        more = [f"--data.init_args.{split}_data={vqa / 'sizes.json'}", f"--data.init_args.max_length={fits_all}"]
+        out = run(vqa, tiny, command, f"out_sizes_{command}", *more)
+        assert (out / "skipped_samples.jsonl").read_text() == ""
+        if command == "test":
+            details = (out / "evaluation_results" / "detailed_results.jsonl").read_text().splitlines()
+            assert all("response_shuffled_images" in json.loads(line) for line in details)
+
+
+class _Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("end", [_Broken, KeyboardInterrupt, OSError])
+def test_a_test_that_ends_early_leaves_its_answers_and_the_whole_results_of_before(
+    vqa: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
+) -> None:
+    out = run(vqa, tiny, "test", f"out_{end.__name__}")
+    folder = out / "evaluation_results"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "partial_detailed_results.jsonl" not in before
+    original = Vqa.test_step
+    asked: list[int] = []
+
+    def breaking(self: Vqa, batch: Any, batch_idx: int) -> None:
+        if len(asked) == 3:
+            raise end("the end")
+        asked.append(len(batch["questions"]))
+        original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Vqa, "test_step", breaking)
+    with pytest.raises(BaseException):  # noqa: B017, PT011
+        run(vqa, tiny, "test", f"out_{end.__name__}")
+    partial = folder / "partial_detailed_results.jsonl"
+    kept = [json.loads(line) for line in partial.read_text().splitlines()]
+    assert len(kept) == sum(asked) > 3
+    whole = {row["sample_id"]: row for row in map(json.loads, before["detailed_results.jsonl"].splitlines())}
+    for row in kept:
+        assert row["response"] == whole[row["sample_id"]]["response"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path != partial} == before
 
 
 @pytest.mark.slow

@@ -12,11 +12,11 @@ from transformers import LlavaNextProcessor
 
 from lavic.batching.padding import PromptBatch, TrainingBatch, pad, pad_left
 from lavic.batching.step_plan import MicroBatch
-from lavic.catalogue.images import BrokenImage, open_image
+from lavic.catalogue.image_checks import open_checked
 from lavic.errors import UserError
 from lavic.model.prefix_reuse import Split
 from lavic.model.views import cut_views
-from lavic.tasks.distillation.samples import SampleTable
+from lavic.tasks.distillation.table import SampleTable
 
 
 class DescribedBatch(TrainingBatch):
@@ -85,13 +85,13 @@ class DescribedImages(Dataset[DescribedBatch]):
             UserError: the image was whole when the table was made and is not any more.
         """
         path = self.images_dir / row["image"]
-        try:
-            return cut_views(self.image_processor, open_image(path))
-        except BrokenImage as broken:
+        views = cut_views(self.image_processor, open_checked(path))
+        if len(views) != row["views"]:
             raise UserError(
-                f"The image {path} was whole when the run began and is not any more ({broken});"
-                " restore it and start again with --resume."
-            ) from None
+                f"The image {path} was cut into {row['views']} views when the run began and would be into {len(views)}"
+                " now; restore it and start again with --resume."
+            )
+        return views
 
 
 class Prompts(Dataset[PromptBatch]):

@@ -13,10 +13,10 @@ from lavic.catalogue.images import open_image
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
 from lavic.model.views import cut_views
-from lavic.tasks.distillation.described_images import DescribedImages
-from lavic.tasks.distillation.samples import load_samples
+from lavic.tasks.distillation.batches import DescribedImages
+from lavic.tasks.distillation.table import load_samples
 from tests.conftest import Described, write_described
-from tests.tasks.distillation.test_samples import source
+from tests.tasks.distillation.test_table import source
 
 
 @pytest.fixture(scope="module")

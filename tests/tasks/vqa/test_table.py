@@ -14,7 +14,7 @@ from PIL import Image
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.errors import UserError
 from lavic.retrieval.passages import Knowledge
-from lavic.tasks.vqa.questions import QuestionTable, write_questions
+from lavic.tasks.vqa.table import QuestionTable, load_questions
 
 AQUA = Path(__file__).parents[3].parent / "shared" / "systems" / "data" / "aqua"
 
@@ -37,11 +37,11 @@ def images(folder: Path, names: list[str]) -> Path:
 
 
 def read(tmp_path: Path, data: Path, knowledge: Knowledge, folder: Path) -> tuple[Any, Any, QuestionTable]:
-    passages = knowledge.passages()
     checks = ImageChecks(folder, tmp_path / "cache")
-    out = tmp_path / "cache" / "table.arrow"
-    population, left_out, _ = write_questions(data, checks, knowledge, passages, "val", out)
-    return population, left_out, QuestionTable(out, passages)
+    table, population, left_out = load_questions(
+        data, checks, knowledge, knowledge.passages(), "val", tmp_path / "cache"
+    )
+    return population, left_out, table
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "json.gz", "jsonl.gz"])
@@ -123,12 +123,14 @@ import resource
 from pathlib import Path
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.retrieval.passages import Knowledge
-from lavic.tasks.vqa.questions import QuestionTable, write_questions
+from lavic.tasks.vqa.table import load_questions
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 checks = ImageChecks(Path({str(folder)!r}), Path({str(tmp_path)!r}))
-write_questions(Path({str(data)!r}), checks, Knowledge("ignore"), {{}}, "train", Path({str(tmp_path / "t")!r}))
+table, _, _ = load_questions(
+    Path({str(data)!r}), checks, Knowledge("ignore"), {{}}, "train", Path({str(tmp_path / "cache")!r})
+)
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-print(grown, len(QuestionTable(Path({str(tmp_path / "t")!r}), {{}})))
+print(grown, len(table))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     grown, count = map(int, done.stdout.split())

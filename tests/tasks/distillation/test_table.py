@@ -13,7 +13,7 @@ from PIL import Image
 from lavic.catalogue import image_checks
 from lavic.errors import UserError
 from lavic.model.processor import load_processor
-from lavic.tasks.distillation.samples import SampleSource, load_samples
+from lavic.tasks.distillation.table import SampleSource, load_samples
 from tests.conftest import Described, write_described
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lavic.batching.left_out import LeftOut
-from lavic.batching.streamed_rows import PLACE, StreamedRows, numbered, write_rows
+from lavic.batching.cached_table import TableBuild, cached_table, file_state
+from lavic.batching.streamed_rows import PLACE, StreamedRows, numbered
 from lavic.catalogue.descriptions import escapes_folder
 from lavic.catalogue.image_checks import ImageChecks
-from lavic.catalogue.images import RULE
 from lavic.errors import UserError
-from lavic.files import write_text
-from lavic.files.json_entries import Malformed, read_entries, read_json
+from lavic.files.json_entries import read_entries
 from lavic.files.json_places import PlacedEntries
+from lavic.files.rejected import Rejected
 from lavic.retrieval.passages import Knowledge
+from lavic.tasks.vqa.length import LengthLimit
 from lavic.tasks.vqa.prompt import Question
 
 log = logging.getLogger(__name__)
 
 TEXTS = ("image", "question", "answer")
-FORM = 3  # of the table below; a new number makes older caches void
 STREAMED = pa.schema(
     [
         ("sample_id", pa.int64()),
@@ -78,9 +77,9 @@ class QuestionTable:
     """The questions of one split, mapped from disk.
 
     Args:
-        path: an Arrow file that `write_questions` has made.
+        path: an Arrow file of `load_questions`.
         passages: what is known of each image; shown to questions that need outside knowledge.
-        content: the hash of all questions that it has returned.
+        content: a hash of all questions in their order.
     """
 
     def __init__(self, path: Path, passages: Mapping[str, str], content: str = "") -> None:
@@ -148,7 +147,7 @@ class QuestionStream(QuestionTable):
     """The questions of one split, each read from its file when it is asked for.
 
     Args:
-        path: an index that `write_questions` has made.
+        path: an index of `load_questions`.
         passages: as of a table.
         content: as of a table.
         entries: the file of questions.
@@ -183,53 +182,9 @@ def load_questions(
     split: str,
     cache_dir: Path,
     streaming: bool = False,
-) -> tuple[QuestionTable, Population, list[LeftOut]]:
+    limit: LengthLimit | None = None,
+) -> tuple[QuestionTable, Population, list[Rejected]]:
     """A file's table or stream, made now or found in `cache_dir`, how many questions it has, and what was left out.
-
-    A table belongs to one state of the file, the images and the knowledge table: its name is their hash.
-
-    Raises:
-        UserError: as `write_questions`, or the cache folder cannot be made.
-    """
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        stat = data.stat()
-    except FileNotFoundError:
-        raise UserError(f"There is no file of questions {data}.") from None
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {cache_dir} cannot be made ({error.strerror}); give another by data.init_args.cache_dir."
-        ) from None
-    state = (str(data.resolve()), stat.st_size, stat.st_mtime_ns, checks.listing, knowledge.mode, sorted(passages))
-    name = hashlib.sha256(
-        json.dumps([FORM, RULE, split, streaming, state]).encode("utf-8", "surrogatepass")
-    ).hexdigest()[:24]
-    table, told = cache_dir / f"questions-{name}.arrow", cache_dir / f"questions-{name}.json"
-    if table.is_file() and told.is_file():
-        found = read_json(told)
-        population, left_out = Population(**found["population"]), [LeftOut(**one) for one in found["left_out"]]
-        content = found["content"]
-    else:
-        population, left_out, content = write_questions(data, checks, knowledge, passages, split, table, streaming)
-        listed = [asdict(one) for one in left_out]
-        write_text(told, json.dumps({"population": asdict(population), "content": content, "left_out": listed}))
-    log.info("%s: %s", split, population)
-    if streaming:
-        entries = PlacedEntries(data, cache_dir)
-        return QuestionStream(table, passages, content, entries), population, left_out
-    return QuestionTable(table, passages, content), population, left_out
-
-
-def write_questions(
-    data: Path,
-    checks: ImageChecks,
-    knowledge: Knowledge,
-    passages: Mapping[str, str],
-    split: str,
-    out: Path,
-    streaming: bool = False,
-) -> tuple[Population, list[LeftOut], str]:
-    """Reads a file of questions into an Arrow table, or an index, at `out`, and checks each image once.
 
     Args:
         data: the file.
@@ -237,50 +192,77 @@ def write_questions(
         knowledge: which questions are asked.
         passages: what is known of each image.
         split: for the list of what is left out.
-        out: the table.
-        streaming: whether `out` becomes an index of the file.
-
-    Returns:
-        How many questions there are, what is left out, and a hash of the questions in their order.
+        cache_dir: folder of tables.
+        streaming: whether to make an index of the file instead of a table.
+        limit: which questions are too long; None leaves none out for its length.
 
     Raises:
-        UserError: the file cannot be read, or holds no question that can be asked.
+        UserError: the file cannot be read, or holds no question that can be asked, or the folder cannot be made.
     """
-    counts: Counter[str] = Counter()
-    left_out: list[LeftOut] = []
-    content = hashlib.sha256()
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for sample_id, found in enumerate(read_entries(data)):
-            counts["given"] += 1
-            entry: Any = None if isinstance(found, Malformed) else found.value
-            reason = found.reason if isinstance(found, Malformed) else _fault(entry)
-            if not reason and isinstance(verdict := checks.check(entry["image"]), str):
-                reason = verdict
-            if reason or isinstance(found, Malformed):
-                left_out.append(LeftOut(split, f"{data}: {found.where}", reason))
-                continue
-            needs = bool(entry.get("need_external_knowledge"))
-            if needs and knowledge.mode == "filter":
-                counts["filtered"] += 1
-                continue
-            counts["knowledge" if needs else "visual"] += 1
-            counts["described"] += needs and entry["image"] in passages
-            texts = {name: entry[name] for name in TEXTS}
-            content.update(json.dumps([sample_id, *texts.values(), needs]).encode())
-            letters = len(texts["question"]) + len(texts["answer"])
-            start, stop = found.place
-            row = {"sample_id": sample_id, **texts, "need_external_knowledge": needs, "letters": letters}
-            yield {**row, "start": start, "stop": stop}
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(out, STREAMED if streaming else SCHEMA, rows())
-    population = Population(*(counts[name] for name in ("given", "visual", "knowledge", "described", "filtered")))
+    if not data.is_file():
+        raise UserError(f"There is no file of questions {data}.")
+    state = [file_state(data), str(checks.folder.resolve()), knowledge.mode, sorted(passages)]
+    path, rejected, facts = cached_table(
+        cache_dir,
+        "questions",
+        [split, streaming, state, limit.key() if limit else None],
+        STREAMED if streaming else SCHEMA,
+        checks,
+        lambda build: _rows(data, knowledge, passages, limit, build),
+    )
+    rejected = [Rejected(f"{data}: {entry.where}", entry.reason, split) for entry in rejected]
+    population = Population(**facts["population"])
     if not population.visual + population.knowledge:
-        first = f"{left_out[0].where}: {left_out[0].reason}" if left_out else "all need outside knowledge"
-        why = first if counts["given"] else "it is empty"
-        raise UserError(f"No question of {data} can be asked ({why}); mend it, or set another knowledge.mode.")
-    return population, left_out, content.hexdigest()
+        first = f"{rejected[0].where}: {rejected[0].reason}" if rejected else "all need outside knowledge"
+        why = first if population.given else "it is empty"
+        raise UserError(
+            f"No question of {data} can be asked ({why}); mend it, or set another max_length or knowledge.mode."
+        )
+    log.info("%s: %s", split, population)
+    if streaming:
+        entries = PlacedEntries(data, cache_dir)
+        return QuestionStream(path, passages, facts["content"], entries), population, rejected
+    return QuestionTable(path, passages, facts["content"]), population, rejected
+
+
+def _rows(
+    data: Path, knowledge: Knowledge, passages: Mapping[str, str], limit: LengthLimit | None, build: TableBuild
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows of the questions that can be asked, and then notes their population and hash."""
+    counts: Counter[str] = Counter()
+    content = hashlib.sha256()
+    for sample_id, found in enumerate(read_entries(data)):
+        counts["given"] += 1
+        if isinstance(found, Rejected):
+            build.rejected.append(found)
+            continue
+        entry: Any = found.value
+        if reason := _fault(entry) or _unusable(sample_id, entry, limit, build):
+            build.rejected.append(Rejected(found.where, reason))
+            continue
+        needs = bool(entry.get("need_external_knowledge"))
+        if needs and knowledge.mode == "filter":
+            counts["filtered"] += 1
+            continue
+        counts["knowledge" if needs else "visual"] += 1
+        counts["described"] += needs and entry["image"] in passages
+        texts = {name: entry[name] for name in TEXTS}
+        content.update(json.dumps([sample_id, *texts.values(), needs]).encode())
+        letters = len(texts["question"]) + len(texts["answer"])
+        start, stop = found.place
+        row = {"sample_id": sample_id, **texts, "need_external_knowledge": needs, "letters": letters}
+        yield {**row, "start": start, "stop": stop}
+    names = ("given", "visual", "knowledge", "described", "filtered")
+    build.facts |= {"population": {name: counts[name] for name in names}, "content": content.hexdigest()}
+
+
+def _unusable(sample_id: int, entry: dict[str, Any], limit: LengthLimit | None, build: TableBuild) -> str:
+    """Why a question cannot be asked of its image; empty when it can."""
+    verdict = build.check(entry["image"])
+    if isinstance(verdict, str):
+        return verdict
+    question = Question(sample_id, entry["image"], entry["question"], entry["answer"], False)
+    return "too long for max_length" if limit and limit.exceeded_by(question, verdict) else ""
 
 
 def _fault(entry: Any) -> str:

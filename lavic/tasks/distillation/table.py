@@ -1,19 +1,14 @@
 """Described images, checked whole and tokenised, as a memory-mapped Arrow table.
 
-The first time, every image is decoded and every text tokenised; what cannot be used is left out and listed.
-Later runs only compare the files' sizes and times and map the finished table into memory, which all loader workers
-share. A table belongs to one state of metadata, images, tokenizer and settings: its name is their hash.
+The first time, every image is decoded and every text tokenised; what cannot be used is left out and listed. Later runs
+only compare the files' sizes and times (`lavic/batching/cached_table.py`) and map the finished table into memory, which
+all loader workers share.
 """
 
-import gc
 import hashlib
-import json
 import logging
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,17 +22,16 @@ from rich.markup import escape
 from rich.progress import track
 from transformers import LlavaNextProcessor
 
-from lavic.catalogue.descriptions import DescribedImage, Skipped, read_described_images
+from lavic.batching.cached_table import TableBuild, cached_table, file_state
+from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.catalogue.image_checks import ImageChecks
 from lavic.errors import UserError
-from lavic.files import write_text
-from lavic.files.json_entries import Entry, read_entries
+from lavic.files.rejected import Rejected, reasons_text
 from lavic.model.text import TEMPLATES, encode_distillation
 from lavic.model.views import Views, count_views
 
 log = logging.getLogger(__name__)
 
-FORM = 2  # of the table below; a new number makes older caches void
 CHUNK = 1024  # entries checked and tokenised at a time
 TRIED = 64  # images decoded to say how long all will take
 SCHEMA = pa.schema(
@@ -127,7 +121,7 @@ def load_samples(
     cache_dir: Path,
     strict: bool,
     checks_of: Callable[[Path, Path], ImageChecks] = ImageChecks,
-) -> tuple[SampleTable, list[Skipped]]:
+) -> tuple[SampleTable, list[Rejected]]:
     """The table of a source, made now or found in `cache_dir`, and what was left out of it.
 
     Args:
@@ -146,70 +140,53 @@ def load_samples(
         raise UserError(
             f"The images folder {source.images_dir} does not exist; fill it with `python -m crawl` or give another."
         )
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {cache_dir} cannot be made ({error.strerror}); give another by data.init_args.cache_dir."
-        ) from None
-    with _no_collection():
-        checks = checks_of(source.images_dir, cache_dir)
-        path = cache_dir / f"samples-{_fingerprint(source, processor, checks)}.arrow"
-        if not (path.exists() and _skipped_path(path).exists()):
-            _build(source, processor, checks, path)
-    table, skipped = SampleTable(path), _read_skipped(_skipped_path(path))
-    if strict and skipped:
-        first = skipped[0]
+    checks = checks_of(source.images_dir, cache_dir)
+    key = [
+        {**asdict(source), "metadata": file_state(source.metadata), "images_dir": str(source.images_dir.resolve())},
+        TEMPLATES["distillation"],
+        processor.tokenizer.backend_tokenizer.to_str(),
+        processor.image_processor.image_grid_pinpoints,
+    ]
+    path, rejected, _ = cached_table(
+        cache_dir, "samples", key, SCHEMA, checks, lambda build: _rows(source, processor, checks, build)
+    )
+    table = SampleTable(path)
+    if strict and rejected:
+        first = rejected[0]
         raise UserError(
             f"{first.where} in {source.metadata} cannot be used ({first.reason}); mend it, or set strict to false."
         )
     if not len(table):
-        reasons = ", ".join(f"{n} x {reason}" for reason, n in Counter(s.reason for s in skipped).most_common(3))
         raise UserError(
             f"No usable sample is in {source.metadata} with the images of {source.images_dir}"
-            f" ({reasons or 'it is empty'}); check both paths, or fill the folder with `python -m crawl`."
+            f" ({reasons_text(rejected, 3) or 'it is empty'}); check both paths, or fill the folder with"
+            " `python -m crawl`."
         )
-    return table, skipped
+    return table, rejected
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without Python's search for cycles, which a large catalogue has none of and many objects to look through."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _build(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks, path: Path) -> None:
+def _rows(
+    source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks, build: TableBuild
+) -> Iterator[dict[str, Any]]:
+    """The rows of the usable samples; with `max_samples` of so many, by chance."""
     entries = list(read_described_images(source.metadata))
-    skipped = [entry for entry in entries if isinstance(entry, Skipped)]
+    build.rejected += [entry for entry in entries if isinstance(entry, Rejected)]
     described = [entry for entry in entries if isinstance(entry, DescribedImage)]
     if source.max_samples is not None:
         order = np.random.default_rng(source.seed).permutation(len(described))
         described = [described[i] for i in order]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.partial")
+    _say_how_long(described, source, checks)
+    starts = range(0, len(described), CHUNK)
+    bar = Console(stderr=True, markup=False)
+    name = f"Checking the images of {escape(source.metadata.name)}"
     kept = 0
-    with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        _say_how_long(described, source, checks)
-        starts = range(0, len(described), CHUNK)
-        bar = Console(stderr=True, markup=False)
-        name = f"Checking the images of {escape(source.metadata.name)}"
-        for start in track(starts, name, console=bar, disable=len(starts) < 2):
-            if source.max_samples is not None and kept >= source.max_samples:
-                break
-            rows = list(_usable(described[start : start + CHUNK], source, processor, checks, skipped))
-            rows = rows if source.max_samples is None else rows[: source.max_samples - kept]
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-            kept += len(rows)
-    checks.save()
-    write_text(_skipped_path(path), "".join(json.dumps(asdict(s)) + "\n" for s in skipped))
-    beside.replace(path)
-    log.info("%s: %d samples, %d left out", source.metadata, kept, len(skipped))
+    for start in track(starts, name, console=bar, disable=len(starts) < 2):
+        if source.max_samples is not None and kept >= source.max_samples:
+            break
+        rows = list(_usable(described[start : start + CHUNK], source, processor, build))
+        rows = rows if source.max_samples is None else rows[: source.max_samples - kept]
+        yield from rows
+        kept += len(rows)
 
 
 def _say_how_long(described: list[DescribedImage], source: SampleSource, checks: ImageChecks) -> None:
@@ -227,17 +204,13 @@ def _say_how_long(described: list[DescribedImage], source: SampleSource, checks:
 
 
 def _usable(
-    described: list[DescribedImage],
-    source: SampleSource,
-    processor: LlavaNextProcessor,
-    checks: ImageChecks,
-    skipped: list[Skipped],
+    described: list[DescribedImage], source: SampleSource, processor: LlavaNextProcessor, build: TableBuild
 ) -> Iterator[dict[str, Any]]:
-    """The rows of those whose image is whole and whose text fits; the others are added to `skipped`."""
+    """The rows of those whose image is whole and whose text fits; the others are rejected."""
     whole = []
-    for entry, found in zip(described, checks.check_all([d.image for d in described]), strict=True):
+    for entry, found in zip(described, build.check_all([d.image for d in described]), strict=True):
         if isinstance(found, str):
-            skipped.append(Skipped(entry.image, found))
+            build.rejected.append(Rejected(entry.image, found))
         else:
             whole.append((entry, count_views(processor.image_processor, *found)))
     encoded = encode_distillation(
@@ -249,31 +222,11 @@ def _usable(
     )
     for (entry, views), tokens in zip(whole, encoded, strict=True):
         if tokens is None or tokens.target_start >= len(tokens.input_ids) - 1:
-            skipped.append(Skipped(entry.image, "too long for max_length" if tokens is None else "no description"))
+            build.rejected.append(
+                Rejected(entry.image, "too long for max_length" if tokens is None else "no description")
+            )
         else:
             yield {
                 "item": entry.item, "title": entry.title, "image": entry.image, "description": entry.description,
                 "views": views, "input_ids": tokens.input_ids, "target_start": tokens.target_start,
             }  # fmt: skip
-
-
-def _fingerprint(source: SampleSource, processor: LlavaNextProcessor, checks: ImageChecks) -> str:
-    stat = source.metadata.stat()
-    parts = [
-        FORM,
-        {**asdict(source), "metadata": str(source.metadata.resolve()), "images_dir": str(source.images_dir.resolve())},
-        [stat.st_size, stat.st_mtime_ns],
-        checks.listing,
-        TEMPLATES["distillation"],
-        processor.tokenizer.backend_tokenizer.to_str(),
-        processor.image_processor.image_grid_pinpoints,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _skipped_path(table: Path) -> Path:
-    return table.with_suffix(table.suffix + ".skipped.jsonl")
-
-
-def _read_skipped(path: Path) -> list[Skipped]:
-    return [Skipped(**entry.value) for entry in read_entries(path) if isinstance(entry, Entry)]
