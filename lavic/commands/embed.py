@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
     lock_output(folder, "--data.init_args.item_store")  # rows are allotted by what the store holds
     llava = load_llava(task.base, device)
     if task.distilled is not None:
-        llava = unwrap(load_adapter(llava, task.distilled, trainable=False, task="distillation"))
+        llava = unwrap(
+            load_adapter(llava, task.distilled, trainable=False, task="distillation", any_base=task.base.any_base)
+        )
     normalise = Normalise(processor.image_processor).to(device)
 
     @torch.inference_mode()
