@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.real_size_ways import ANSWER, CANDIDATES, STAGE_2
 from benchmarks.workload import padded, placeholder_ids, prefix_ids, token_ids
 from lavic.batching.padding import IGNORED
-from lavic.cost.default_config import default_config
+from lavic.cost.known_configs import default_config
 from lavic.model.loading import build_on_meta
 from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch

@@ -18,7 +18,7 @@ import torch
 from benchmarks.real_size_row import measure
 from benchmarks.real_size_ways import Profile
 from benchmarks.workload import toy_config
-from lavic.cost.default_config import default_config
+from lavic.cost.known_configs import default_config
 
 Row = dict[str, Any]
 

@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
             "fill it with `python -m crawl`, or give other data.init_args.images_dirs."
         )
     processor = load_processor(data.model_name, data.views)
+    task.check_files()
     identity = store_identity(data.model_name, task.distilled, data.views)
     folder = store_folder(data.item_store, identity)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,9 @@ def main(argv: list[str]) -> int:
     log.info("Vision: %s.", seen)
     llava = load_llava(task.base, device)
     if task.distilled is not None:
-        llava = unwrap(load_adapter(llava, task.distilled, trainable=False, task="distillation"))
+        llava = unwrap(
+            load_adapter(llava, task.distilled, trainable=False, task="distillation", any_base=task.base.any_base)
+        )
     normalise = Normalise(processor.image_processor).to(device)
 
     @torch.inference_mode()

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     folders = [Path(folder) for folder in (options.distilled, options.adapter) if folder is not None]
     base = options.base or base_of(folders[-1])
     card = model_card(base, folders)
-    difference = merge_adapters(folders, base, Path(options.out), options.dtype, card)
+    difference = merge_adapters(folders, base, Path(options.out), options.dtype, card, options.any_base)
     if options.json:
         print(json.dumps({"folder": str(options.out), "base": base, "largest_logit_difference": difference}))
     else:

@@ -126,6 +126,8 @@ class LavicCLI(LightningCLI):
         """Makes model, data and trainer."""
         with making_classes():
             super().instantiate_classes()
+        if hasattr(self.model, "check_files"):
+            self.model.check_files()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the callbacks and the logger that every run has, in this run's own folder of `logs_dir`."""

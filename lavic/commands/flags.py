@@ -132,6 +132,7 @@ def export_parser() -> OptionParser:
     parser.add_argument("--adapter", type=Path, required=True, help="The adapter's directory.")
     parser.add_argument("--distilled", type=Path | None, default=None, help="Stage 1's adapter, below one of stage 2.")
     parser.add_argument("--base", type=str | None, default=None, help="The base; null: the one the adapter names.")
+    parser.add_argument("--any_base", action="store_true", help="Take a base with other weights than the adapter's.")
     parser.add_argument("--out", type=Path, required=True, help="The new checkpoint's directory.")
     parser.add_argument("--dtype", type=Dtype, default="auto", help="Of the weights written; auto is bfloat16.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a line.")

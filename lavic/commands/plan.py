@@ -1,6 +1,7 @@
 """`python -m lavic plan`: what a configuration needs and how fast it should be, before any weight is loaded."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -14,11 +15,12 @@ from lavic.catalogue.descriptions import DescribedImage, read_described_images
 from lavic.commands.flags import ABOUT, add_plan_options
 from lavic.commands.options import read_task
 from lavic.cost.counting import Sample, StepFlop, parameters, step_flop, trainable_parameters
-from lavic.cost.default_config import DEFAULT_MODEL, default_config
 from lavic.cost.gpus import Gpu, known_gpu, named_gpu
 from lavic.cost.images import describing, embedding, most_views
+from lavic.cost.known_configs import ONE_VIEW_MODEL, known_config
 from lavic.cost.memory import GIB, Precision, step_bytes
 from lavic.errors import UserError
+from lavic.files.hub import looks_like_path
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.loading import AnyLlavaConfig, BaseModel, load_config
 from lavic.model.parts import TrainableParts
@@ -29,6 +31,8 @@ from lavic.tasks.distillation import Distillation
 from lavic.tasks.instruction import Instruction
 from lavic.tasks.recommendation import Recommendation
 from lavic.tasks.vqa import Vqa
+
+log = logging.getLogger(__name__)
 
 ASSUMED_MFU = 0.45
 ANSWER = 12  # tokens of an item's ID, or of a short answer, with its end: all that is supervised
@@ -120,8 +124,14 @@ def _gpu(name: str | None) -> tuple[str | None, Gpu | None]:
 
 
 def load_config_of(base: BaseModel) -> AnyLlavaConfig:
-    """A checkpoint's configuration; the default one's needs no network."""
-    return default_config() if base.name == DEFAULT_MODEL else load_config(base.name)
+    """A checkpoint's configuration; the default ones' need no network.
+
+    A directory that is still to be made, as the one that configs/align.yaml starts from, is planned as LLaVA-1.5 7B.
+    """
+    if looks_like_path(base.name) and not Path(base.name).exists():
+        log.warning("There is no directory %s yet; this is the plan of %s.", base.name, ONE_VIEW_MODEL)
+        return known_config(ONE_VIEW_MODEL)
+    return known_config(base.name) or load_config(base.name)
 
 
 def image_plan(config: AnyLlavaConfig, images: int, gpu: Gpu | None) -> dict[str, Any]:

@@ -30,11 +30,12 @@ from transformers import (
 )
 
 from lavic.errors import UserError
+from lavic.files.hub import require_model
 from lavic.model.base_model import Architecture as Architecture
 from lavic.model.base_model import ComposedDtype
 from lavic.model.loading import Llava, build_on_meta
 from lavic.model.parts import PARTS, part_of
-from lavic.model.processor import LlavaAnyProcessor, looks_like_path
+from lavic.model.processor import LlavaAnyProcessor
 from lavic.model.templates import Template, template_for
 from lavic.model.unused import extra_positions
 from lavic.model.views import native_grids
@@ -110,8 +111,7 @@ def compose(
 
 
 def _config(which: str, name: str) -> PretrainedConfig:
-    if looks_like_path(name) and not Path(name).is_dir():
-        raise UserError(f"The {which} model's directory {name} does not exist; give a directory or a hub name.")
+    require_model(name, f"{which} model")
     try:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -263,6 +263,7 @@ def _processor(
         "image_mean": given.image_mean,
         "image_std": given.image_std,
         "rescale_factor": given.rescale_factor,
+        "resample": given.resample,
     }
     tokens: dict[str, Any] = {
         "patch_size": config.vision_config.patch_size,

@@ -22,7 +22,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from lavic.errors import UserError
 from lavic.model.loading import Llava
 from lavic.model.parts import part_of
-from lavic.model.processor import LlavaAnyProcessor, load_plain_processor, load_processor
+from lavic.model.processor import LlavaAnyProcessor, check_processor, load_plain_processor, load_processor
 from lavic.model.unused import Entry, extra_positions
 from lavic.model.views import Views, count_views, cut_views
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
@@ -76,6 +76,8 @@ class ImageReader:
             self.processor = load_processor(name, entry.views)
         else:
             self.processor = load_plain_processor(name)
+        check_processor(self.processor, config, name)
+        if entry.tokens != "cls":
             _fit(self.processor, config, entry)
 
     @property

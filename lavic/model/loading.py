@@ -5,7 +5,6 @@ any language model. Which language model it is makes no difference here.
 """
 
 import logging
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -19,10 +18,12 @@ from transformers import (
 )
 
 from lavic.errors import UserError
+from lavic.files.hub import local_folder, require_model
+from lavic.model.adapters.names import Renaming
 from lavic.model.base_model import BaseModel as BaseModel
 from lavic.model.base_model import Dtype as Dtype
+from lavic.model.checkpoint_files import stored_tensors
 from lavic.model.loading_progress import telling
-from lavic.model.processor import looks_like_path
 from lavic.model.quantization import keep_differentiable, nf4
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,7 @@ def load_config(name: str) -> AnyLlavaConfig:
     Raises:
         UserError: there is none under that name, or it is not a LLaVA's.
     """
-    if looks_like_path(name) and not Path(name).is_dir():
-        raise UserError(f"The model directory {name} does not exist; give a LLaVA-v1.6 directory or a hub name.")
+    require_model(name)
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -59,7 +59,9 @@ def load_llava(base: BaseModel, device: torch.device) -> Llava:
     Raises:
         UserError: the checkpoint is missing, is not a LLaVA, or lacks weights; or bitsandbytes is not installed.
     """
-    architecture = ARCHITECTURES[type(load_config(base.name))]
+    config = load_config(base.name)
+    architecture = ARCHITECTURES[type(config)]
+    check_weights(base.name, build_on_meta(config))
     options: dict[str, Any] = {"dtype": resolve_dtype(base.dtype, device), "device_map": {"": device}}
     if in_4_bits(base, device):
         options["quantization_config"] = nf4(options["dtype"])
@@ -88,6 +90,38 @@ def load_llava(base: BaseModel, device: torch.device) -> Llava:
     keep_differentiable(llava)
     llava.requires_grad_(False).eval()
     return llava
+
+
+def check_weights(name: str, llava: Llava) -> None:
+    """Compares what a checkpoint's files hold, by their headers, with what its configuration needs.
+
+    Args:
+        name: the checkpoint's directory or hub name.
+        llava: the model of its configuration, on the meta device.
+
+    Raises:
+        UserError: a file is missing or cut short, or a weight is missing or of another shape.
+    """
+    folder = local_folder(name)
+    stored = stored_tensors(folder) if folder else {}
+    if not stored:
+        return  # not fetched yet; loading says what is missing
+    found = Renaming(llava).find_all(stored)
+    wanted = {parameter: tuple(value.shape) for parameter, value in llava.named_parameters(remove_duplicate=False)}
+    there = {parameter for parameter in found.values() if parameter in wanted}
+    tied = {id(value) for parameter, value in llava.named_parameters(remove_duplicate=False) if parameter in there}
+    missing = [key for key, value in llava.named_parameters(remove_duplicate=False) if id(value) not in tied]
+    if missing:
+        raise UserError(
+            f"'{name}' lacks {len(missing)} of its architecture's weights, {min(missing)} among them; give a whole"
+            " checkpoint."
+        )
+    for key, parameter in found.items():
+        if parameter in wanted and stored[key].shape != wanted[parameter]:
+            raise UserError(
+                f"The weights of '{name}' do not fit its config.json: {parameter} is {list(stored[key].shape)}, not"
+                f" {list(wanted[parameter])}; give a whole checkpoint."
+            )
 
 
 def build_on_meta(config: AnyLlavaConfig) -> Llava:

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tokenizers import AddedToken
-from transformers import AutoProcessor, LlavaNextImageProcessor, LlavaNextProcessor, LlavaProcessor
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaProcessor,
+    PretrainedConfig,
+)
 
 from lavic.errors import UserError
+from lavic.files.hub import local_folder, require_model
 from lavic.model.text import PLACEHOLDERS
 from lavic.model.views import Views, native_grids, restrict_grid, view_side
 
@@ -39,8 +47,7 @@ def load_plain_processor(name: str) -> LlavaAnyProcessor:
         UserError: there is none under that name, or it belongs to another model; or its tokenizer is not fast, has no
             end-of-sequence token, or splits the image token.
     """
-    if looks_like_path(name) and not Path(name).is_dir():
-        raise UserError(f"The model directory {name} does not exist; give a LLaVA-v1.6 directory or a hub name.")
+    require_model(name)
     quiet = logging.getLogger("transformers.tokenization_utils_base")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -70,17 +77,48 @@ def load_plain_processor(name: str) -> LlavaAnyProcessor:
             f"The tokenizer of '{name}' does not know {processor.image_token} as one token; add it, or build the"
             " checkpoint by `python -m lavic compose`."
         )
+    config = Path(local_folder(name) or name) / "config.json"
+    if config.is_file():  # an adapter's directory has none: its base is compared where both are known
+        check_processor(processor, AutoConfig.from_pretrained(config.parent), name)
     return processor
+
+
+def check_processor(processor: LlavaAnyProcessor, config: PretrainedConfig, name: str) -> None:
+    """Compares a processor with the model that it is to prepare images and texts for.
+
+    Args:
+        processor: as it was saved, with or without LaViC's placeholders.
+        config: the model's.
+        name: where they are from, for the sentence.
+
+    Raises:
+        UserError: images are cut to another size than the vision tower reads, the image token is another, or the
+            tokenizer has tokens that the model has no embedding for.
+    """
+    side, reads = view_side(processor.image_processor), config.vision_config.image_size
+    if side != reads:
+        raise UserError(
+            f"The image processor of '{name}' cuts images to {side} pixels, and its vision tower reads {reads}; give a"
+            " checkpoint whose preprocessor_config.json and config.json belong together."
+        )
+    if processor.image_token_id != config.image_token_index:
+        raise UserError(
+            f"The tokenizer of '{name}' has {processor.image_token} as token {processor.image_token_id}, and its model"
+            f" expects {config.image_token_index}; give a checkpoint whose tokenizer and config.json belong together."
+        )
+    vocabulary = processor.tokenizer.get_vocab()
+    last = max(number for token, number in vocabulary.items() if token not in PLACEHOLDERS)
+    rows = config.text_config.vocab_size
+    if last >= rows:
+        raise UserError(
+            f"The tokenizer of '{name}' has tokens up to number {last}, and its model embeddings for {rows}; give a"
+            " checkpoint whose tokenizer and config.json belong together."
+        )
 
 
 def placeholder_ids(processor: LlavaNextProcessor) -> list[int]:
     """The token ids of `<ItemImageEmb1>` ... `<ItemImageEmb5>`."""
     return [int(i) for i in processor.tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))]
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a model's name can only mean a local directory (hub names are `owner/name`)."""
-    return name.startswith(("/", "./", "../", "~")) or name.count("/") != 1
 
 
 def _cutting_views(processor: LlavaProcessor) -> LlavaNextProcessor:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavic.errors import UserError
+from lavic.files.hub import require_model
 from lavic.retrieval.words import words
 
 Method = Literal["bm25", "embeddings"]
@@ -107,6 +108,7 @@ class Embeddings:
                 "The method 'embeddings' needs sentence-transformers; install it with "
                 "`pip install lavic[retrieve]` or take the method 'bm25'."
             ) from None
+        require_model(model, "embedding model")
         try:
             self._model = SentenceTransformer(model)
         except (OSError, ValueError) as error:

@@ -21,7 +21,8 @@ from lavic.batching.step_plan import Lengths, StepPlan
 from lavic.errors import UserError
 from lavic.files.rejected import Rejected, reasons_text, write_rejected
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
-from lavic.model.loading import BaseModel, fit_embeddings, load_llava
+from lavic.model.adapters.saved import read_saved
+from lavic.model.loading import BaseModel, build_on_meta, check_weights, fit_embeddings, load_config, load_llava
 from lavic.model.parts import count_trainable, lora_modules, trained_parameters, unwrap
 from lavic.model.processor import load_processor
 from lavic.model.sharding import shard_layers
@@ -123,6 +124,24 @@ class Task(EvaluationSums):
             UserError: the checkpoint belongs to another run.
         """
         check_identity(checkpoint.get("identity", {}), identity_of(self.trainer, self))
+
+    def saved_adapters(self) -> list[Path]:
+        """The adapters' directories that `build` reads, in the order in which they were trained."""
+        return []
+
+    def check_files(self) -> None:
+        """Looks at all that is on the disk before anything of it is loaded: the checkpoint, and adapters upon it.
+
+        Raises:
+            UserError: a file is missing, cut short or broken, or two that are to work together do not fit.
+        """
+        processor = self.load_processor()
+        llava = build_on_meta(load_config(self.base.name))
+        check_weights(self.base.name, llava)
+        fit_embeddings(llava, len(processor.tokenizer))
+        llava.name_or_path = self.base.name
+        for folder in self.saved_adapters():
+            read_saved(llava, folder, any_base=self.base.any_base)
 
     def load_processor(self) -> Any:
         """The checkpoint's processor, as this task uses it."""

@@ -1,18 +1,15 @@
 """Whether a run may go on from a checkpoint: what the checkpoint depends on must be what it was."""
 
-import os
 from collections.abc import Mapping
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
 from lavic.errors import UserError
+from lavic.model.checkpoint_files import checkpoint_hash
 
 LAST = "last.ckpt"
-ENDS = 65536  # bytes of a weight file's ends that are compared
 WAY_OUT = "resume with the same, or start afresh without --resume"
 SMALLER_BATCHES = (
     "resume with the same product of data.init_args.batch_size, trainer.accumulate_grad_batches and the number of"
@@ -32,7 +29,7 @@ def identity_of(trainer: pl.Trainer, module: Any) -> dict[str, Any]:
         identity["accumulate_grad_batches"] = accumulate
     if hasattr(module, "base"):
         identity["base model"] = module.base.name
-        identity["base model's weights"] = weights_hash(Path(module.base.name))
+        identity["base model's tensors"] = checkpoint_hash(module.base.name)
     configs = getattr(getattr(module, "model", None), "peft_config", {})
     if config := configs.get(getattr(module, "adapter_name", "default")):
         identity["LoRA (r, alpha)"] = [config.r, config.lora_alpha]
@@ -46,19 +43,6 @@ def optimization_of(trainer: pl.Trainer) -> dict[str, str]:
     schedulers = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
     optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
     return {"optimizer": ", ".join(optimizers), "learning-rate schedule": ", ".join(schedulers) or "none"}
-
-
-def weights_hash(folder: Path) -> str:
-    """Of the sizes and both ends of a local checkpoint's weight files; "" for a name of the hub."""
-    digest = sha256()
-    for path in (files := sorted(folder.glob("*.safetensors"))):
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            digest.update(f"{path.name} {size}".encode())
-            for place in (0, max(0, size - ENDS)):
-                file.seek(place)
-                digest.update(file.read(ENDS))
-    return digest.hexdigest()[:16] if files else ""
 
 
 def check_identity(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CONFIG_MAPPING, LlavaNextConfig
 
 from lavic.cost.counting import Flop, Sample, parameters, step_flop, trainable_parameters
-from lavic.cost.default_config import default_config
+from lavic.cost.known_configs import default_config
 from lavic.model.loading import AnyLlavaConfig, build_on_meta
 from lavic.model.parts import TrainableParts, place_adapters, unwrap
 from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch

@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlavaNextConfig
 
 from lavic.cost.counting import Sample, parameters
-from lavic.cost.default_config import default_config
+from lavic.cost.known_configs import default_config
 from lavic.cost.memory import NF4_BYTES, Precision, language_activations, logit_bytes, step_bytes, vision_activations
 from lavic.model.activation_checkpointing import (
     ActivationCheckpointing,

@@ -4,6 +4,7 @@ Adapters without the file, of an earlier LaViC or of other programs, are judged 
 """
 
 import json
+import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.files.json_entries import read_json
+from lavic.model.checkpoint_files import checkpoint_hash
 from lavic.model.parts import HELD, Mode, TrainableParts, part_of
+
+log = logging.getLogger(__name__)
 
 ABOUT = "lavic.json"
 TOUCHES = {"distillation": {"vision", "projector"}, "recommendation": {"language"}}
@@ -27,11 +31,13 @@ class About:
         task: the task's name; null where it is not known.
         parts: the mode of each part.
         base: the checkpoint that it was trained on.
+        base_hash: `checkpoint_hash` of it; null in adapters of before it was noted.
     """
 
     task: str | None
     parts: dict[str, Mode]
     base: str
+    base_hash: str | None = None
 
 
 def write_about(folder: Path, about: About) -> None:
@@ -50,11 +56,39 @@ def read_about(folder: Path) -> About | None:
         return None
     try:
         stored: dict[str, Any] = read_json(path)
-        return About(stored["task"], {part: stored["parts"][part] for part in HELD}, str(stored["base"]))
+        parts = {part: stored["parts"][part] for part in HELD}
+        return About(stored["task"], parts, str(stored["base"]), stored.get("base_hash"))
     except (UserError, ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {error}); save the adapter again, or remove the file."
         ) from None
+
+
+def require_base(folder: Path, about: About, base: str) -> None:
+    """Refuses an adapter that was trained on other weights than those it is to be put on, whatever their names.
+
+    Args:
+        folder: the adapter's directory.
+        about: what it says of itself.
+        base: directory or hub name of the checkpoint that it is to be put on.
+
+    Raises:
+        UserError: the two checkpoints' weights differ.
+    """
+    if not about.base_hash:
+        if about.base != base:
+            log.info(
+                "The adapter in %s was trained on '%s'; whether '%s' has the same weights cannot be told.",
+                folder, about.base, base,
+            )  # fmt: skip
+        return
+    found = checkpoint_hash(base)
+    if found and found != about.base_hash:
+        same = "whose weights have changed since" if about.base == base else f"and '{base}' has other weights"
+        raise UserError(
+            f"The adapter in {folder} was trained on '{about.base}', {same}; give the base that it was trained on, or"
+            " set any_base to true to put it on this one all the same."
+        )
 
 
 def modes_of(lora: Collection[str], full: Collection[str]) -> dict[str, Mode]:

@@ -21,6 +21,7 @@ from lavic.files.folders import flush_folder, put_in_place
 from lavic.model.adapters.about import About, modes_of, write_about
 from lavic.model.adapters.full_parts import full_state, load_full_parts, save_full_parts
 from lavic.model.adapters.saved import WEIGHTS, Saved, read_saved
+from lavic.model.checkpoint_files import checkpoint_hash
 from lavic.model.loading import Llava
 from lavic.model.parts import TrainableParts, unfreeze, unwrap
 
@@ -57,7 +58,8 @@ def save_adapter(
     full = full_state(model, state)
     save_full_parts(beside, full)
     lora = [n for n, m in unwrap(model).named_modules() if isinstance(m, LoraLayer) and adapter in m.lora_A]
-    write_about(beside, About(task, modes_of(lora, full), str(unwrap(model).name_or_path)))
+    base = str(unwrap(model).name_or_path)
+    write_about(beside, About(task, modes_of(lora, full), base, checkpoint_hash(base) or None))
     processor.save_pretrained(beside)
     write_text(beside / "README.md", card)
     _make_readable(beside)
@@ -72,6 +74,7 @@ def load_adapter(
     adapter: str = "default",
     task: str | None = None,
     parts: TrainableParts | None = None,
+    any_base: bool = False,
 ) -> PeftModel | Llava:
     """Puts a saved adapter, and the parts trained in full beside it, into LLaVA.
 
@@ -82,6 +85,7 @@ def load_adapter(
         adapter: PEFT's name for it.
         task: whose adapter it has to be; null takes any.
         parts: how its parts have to have been trained; null takes any.
+        any_base: whether it may have been trained on other weights.
 
     Returns:
         The PEFT model; LLaVA itself where no part has LoRA.
@@ -89,7 +93,7 @@ def load_adapter(
     Raises:
         UserError: `folder` holds no adapter, an unreadable one, or one of another base, task or parts.
     """
-    return put_in(llava, read_saved(llava, folder, task, parts), trainable, adapter)
+    return put_in(llava, read_saved(llava, folder, task, parts, any_base), trainable, adapter)
 
 
 def put_in(model: PeftModel | Llava, saved: Saved, trainable: bool, adapter: str) -> PeftModel | Llava:

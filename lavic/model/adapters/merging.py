@@ -20,7 +20,9 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 
 
-def merge_adapters(folders: Sequence[Path], base: str, out: Path, dtype: Dtype, card: str) -> float:
+def merge_adapters(
+    folders: Sequence[Path], base: str, out: Path, dtype: Dtype, card: str, any_base: bool = False
+) -> float:
     """Writes a checkpoint that plain transformers loads, with the adapters' updates in its weights.
 
     The base is read in float32 whatever it was trained over (an NF4 run's too), so that nothing is merged into rounded
@@ -32,6 +34,7 @@ def merge_adapters(folders: Sequence[Path], base: str, out: Path, dtype: Dtype, 
         out: the new directory.
         dtype: of what is written; `auto` is bfloat16.
         card: the text of README.md.
+        any_base: whether the adapters may have been trained on other weights.
 
     Returns:
         The largest difference of a logit, in float32, between the model with its adapters and the merged one.
@@ -44,7 +47,7 @@ def merge_adapters(folders: Sequence[Path], base: str, out: Path, dtype: Dtype, 
     llava = load_llava(BaseModel(base, dtype="float32"), CPU)
     processor = load_plain_processor(str(folders[-1]))
     fit_embeddings(llava, len(processor.tokenizer))
-    saved = [read_saved(llava, folder) for folder in folders]
+    saved = [read_saved(llava, folder, any_base=any_base) for folder in folders]
     model = _stack(llava, saved)
     before = logits(unwrap(model))
     merged: Llava = model.merge_and_unload() if isinstance(model, PeftModel) else model

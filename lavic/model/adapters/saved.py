@@ -14,7 +14,7 @@ from torch import nn
 
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json
-from lavic.model.adapters.about import About, modes_of, read_about, require
+from lavic.model.adapters.about import About, modes_of, read_about, require, require_base
 from lavic.model.adapters.full_parts import FULL_PARTS, full_names, weight_shapes
 from lavic.model.adapters.names import Renaming
 from lavic.model.loading import Llava
@@ -44,7 +44,13 @@ class Saved:
     as_it_is: bool
 
 
-def read_saved(llava: Llava, folder: Path, task: str | None = None, parts: TrainableParts | None = None) -> Saved:
+def read_saved(
+    llava: Llava,
+    folder: Path,
+    task: str | None = None,
+    parts: TrainableParts | None = None,
+    any_base: bool = False,
+) -> Saved:
     """Reads what `folder` holds and finds a place for each weight in this model, which has no adapter yet.
 
     Args:
@@ -52,6 +58,7 @@ def read_saved(llava: Llava, folder: Path, task: str | None = None, parts: Train
         folder: an adapter's directory.
         task: whose adapter it has to be; null takes any.
         parts: how its parts have to have been trained; null takes any.
+        any_base: whether it may have been trained on other weights.
 
     Raises:
         UserError: there is no adapter, it cannot be read, a weight has no place or is missing, or it is another's.
@@ -61,6 +68,8 @@ def read_saved(llava: Llava, folder: Path, task: str | None = None, parts: Train
         raise UserError(f"{folder} holds no adapter ({CONFIG} and {WEIGHTS}); give one that does.")
     full = list(full_names(llava, folder).values())
     known = read_about(folder)
+    if known is not None and not any_base:
+        require_base(folder, known, str(llava.name_or_path))
     if not has_lora:
         about = known or About(None, modes_of((), full), "unknown")
         require(folder, about, task, parts)

@@ -23,6 +23,7 @@ def stack_adapters(
     lora: Lora,
     base_name: str,
     seed: int,
+    any_base: bool = False,
 ) -> PeftModel:
     """Wraps LLaVA with both adapters active, of which the second alone is trainable.
 
@@ -33,6 +34,7 @@ def stack_adapters(
         lora: the new adapter's shape; its output head excluded, every Linear of the language model gets one.
         base_name: noted in a new adapter, so that PEFT finds its base again.
         seed: of the new adapter's weights.
+        any_base: whether the adapters may have been trained on other weights.
 
     Raises:
         UserError: a directory holds no adapter or another model's.
@@ -40,8 +42,8 @@ def stack_adapters(
     llava.name_or_path = base_name
     parts = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=lora)
     config = lora_config(llava, parts)
-    first = read_saved(llava, distilled, task="distillation") if distilled else None
-    second = read_saved(llava, recommendation, task="recommendation") if recommendation else None
+    first = read_saved(llava, distilled, task="distillation", any_base=any_base) if distilled else None
+    second = read_saved(llava, recommendation, task="recommendation", any_base=any_base) if recommendation else None
     model: PeftModel | Llava = put_in(llava, first, trainable=False, adapter=DISTILLED) if first else llava
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

@@ -115,10 +115,16 @@ class Instruction(Task):
         self.reader = ImageReader(self.base.name, load_config(self.base.name), self.entry)
         return self.reader.processor
 
+    def saved_adapters(self) -> list[Path]:
+        """The one to go on with, if any."""
+        return [self.adapter] if self.adapter else []
+
     def build(self, llava: Any) -> Any:
         """New adapters on the parts to train, or the saved ones."""
         if self.adapter is not None:
-            return load_adapter(llava, self.adapter, trainable=True, task=self.report.task, parts=self.trainable)
+            return load_adapter(
+                llava, self.adapter, True, task=self.report.task, parts=self.trainable, any_base=self.base.any_base
+            )
         model = place_adapters(llava, self.trainable, self.base.name, self.seed, self.entry.tokens)
         if self.projector is not None:
             start_from(unwrap(model), self.projector)  # now that it is float32

@@ -126,9 +126,15 @@ class Recommendation(Task):
 
     # -- model ---------------------------------------------------------------------------------------------------
 
+    def saved_adapters(self) -> list[Path]:
+        """Stage 1's, and the one to go on with, where they are given."""
+        return [folder for folder in (self.distilled, self.adapter) if folder]
+
     def build(self, llava: Any) -> Any:
         """Both adapters, of which the second is trained."""
-        return stack_adapters(llava, self.distilled, self.adapter, self.lora, self.base.name, self.seed)
+        return stack_adapters(
+            llava, self.distilled, self.adapter, self.lora, self.base.name, self.seed, self.base.any_base
+        )
 
     def load_model(self, device: torch.device) -> None:
         """The model, and which tokens its images take the place of."""

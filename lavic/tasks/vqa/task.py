@@ -111,11 +111,15 @@ class Vqa(Task):
 
     # -- model ---------------------------------------------------------------------------------------------------
 
+    def saved_adapters(self) -> list[Path]:
+        """The one to go on with, if any."""
+        return [self.adapter] if self.adapter else []
+
     def build(self, llava: Any) -> Any:
         """A new adapter on the parts to train, or the saved one."""
         if self.adapter is None:
             return place_adapters(llava, self.trainable, self.base.name, self.seed, entry="patch")
-        return load_adapter(llava, self.adapter, trainable=True, task="vqa", parts=self.trainable)
+        return load_adapter(llava, self.adapter, True, task="vqa", parts=self.trainable, any_base=self.base.any_base)
 
     def load_processor(self) -> Any:
         """With the checkpoint's native grids."""
