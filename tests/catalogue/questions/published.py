@@ -18,6 +18,7 @@ VQA_QUESTIONS = {
     "questions": [
         {"image_id": 262148, "question": "Where is he looking?", "question_id": 262148000},
         {"image_id": 9, "question": "How many?", "question_id": 9001},
+        {"image_id": 5, "question": "Is it red?", "question_id": 5002},
     ],
 }
 VQA_ANNOTATIONS = {
@@ -30,6 +31,10 @@ VQA_ANNOTATIONS = {
         {
             "question_type": "where is", "multiple_choice_answer": "net", "answers": people(TEN), "image_id": 262148,
             "answer_type": "other", "question_id": 262148000,
+        },
+        {
+            "question_type": "is it", "multiple_choice_answer": "no", "answers": people(["no"] * 10), "image_id": 5,
+            "answer_type": "yes/no", "question_id": 5002,
         },
     ],
     "data_subtype": "val2014",
