@@ -25,7 +25,7 @@ LISTS = ("questions", "data", "images")
 LOOKED_AT = 100  # entries in which a form is looked for
 SPLITS = "pid_splits.json"  # ScienceQA's
 
-_COCO = re.compile(r"(?:train|val|test)20\d\d")
+_COCO = re.compile(r"(train|val|test)(?:-dev)?(20\d\d)")  # test-dev2015 asks about images of test2015
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class QuestionFile:
         said = [header, self.annotations.header if self.annotations else {}]
         names = [str(part.get("data_subtype", "")) for part in said] + [self.path.name]
         names += [self.annotations.path.name] if self.annotations else []
-        return next((match.group() for name in names if (match := _COCO.search(name))), "")
+        return next(("".join(match.groups()) for name in names if (match := _COCO.search(name))), "")
 
     def _of_split(self) -> set[str] | None:
         """The IDs of the split, of ScienceQA; None asks all."""

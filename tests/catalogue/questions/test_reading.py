@@ -105,6 +105,12 @@ def test_ok_vqas_answers_are_the_stems_that_it_counts(tmp_path: Path) -> None:
     assert found.truth.answers == tuple(published.TEN)
 
 
+def test_the_development_part_of_the_test_has_the_tests_images(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.json", {**published.VQA_QUESTIONS, "data_subtype": "test-dev2015"})
+    assert read(path)[1].image == "COCO_test2015_000000000009.jpg"
+    assert not read(path)[1].truth.is_known
+
+
 def test_where_nothing_says_which_part_of_coco(tmp_path: Path) -> None:
     path = write(tmp_path / "q.json", {"questions": published.VQA_QUESTIONS["questions"]})
     assert all(isinstance(one, Unusable) and "data_subtype" in one.reason for one in file_of(path).read())
