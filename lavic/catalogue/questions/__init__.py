@@ -1,0 +1,1 @@
+"""Questions about images as the benchmarks publish them: their files, what counts as right, what is trained."""
