@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 import random
 import signal
 import tempfile
@@ -36,6 +37,8 @@ def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     left = sorted(path.name for path in folder.iterdir() if not path.match(TORCHS_OWN))
     assert not left, f"{len(left)} files or folders were left in the temporary folder, such as {left[:3]}"
 
+
+os.environ["TIKTOKEN_CACHE_DIR"] = ""  # it would leave a folder among the temporary files
 
 COLOURS = ("red", "blue", "green", "yellow", "black", "white")
 

@@ -14,6 +14,7 @@ LOGGERS = (
 
 def quieten() -> None:
     """Leaves them out; called before transformers, Lightning or bitsandbytes have said anything."""
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)  # it prints to stdout
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

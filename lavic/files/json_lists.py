@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from lavic.files.json_entries import RECORD, Entry, Malformed, read_entries
+from lavic.files.json_entries import RECORD, Entry, read_entries
 from lavic.files.json_scanner import LINES, Scanner, suffix
+from lavic.files.rejected import Rejected
 
 LONGEST = 16 << 20  # characters of one entry, or of one member beside the list
 BESIDE = 16  # members that may stand before the list; an object with more is one of entries by their keys
@@ -59,7 +60,7 @@ class _Lists(Scanner):
 
 def read_listed(
     path: Path, names: Collection[str], header: dict[str, Any], is_record_key: str
-) -> Iterator[Entry | Malformed]:
+) -> Iterator[Entry | Rejected]:
     """The entries of a file, wherever they stand.
 
     Args:

@@ -77,9 +77,11 @@ def load_plain_processor(name: str) -> LlavaAnyProcessor:
             f"The tokenizer of '{name}' does not know {processor.image_token} as one token; add it, or build the"
             " checkpoint by `python -m lavic compose`."
         )
-    config = Path(local_folder(name) or name) / "config.json"
-    if config.is_file():  # an adapter's directory has none: its base is compared where both are known
-        check_processor(processor, AutoConfig.from_pretrained(config.parent), name)
+    stored = Path(local_folder(name) or name) / "config.json"
+    if stored.is_file():  # an adapter's directory has none: its base is compared where both are known
+        config = AutoConfig.from_pretrained(stored.parent)
+        if hasattr(config, "vision_config"):  # a model of another kind is refused where it is loaded
+            check_processor(processor, config, name)
     return processor
 
 

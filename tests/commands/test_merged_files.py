@@ -90,7 +90,7 @@ def test_an_overlay_that_is_not_for_every_task_says_so_first(overlay: str) -> No
     first = (ROOT / f"configs/with/{overlay}.yaml").read_text().partition("\n")[0]
     named = {task for task in TASKS if task in first.partition("not for ")[2]}
     assert named == NOT_FOR.get(overlay, set())
-    readme = (ROOT / "README.md").read_text().partition("configs/with/ ")[2].partition("\nscripts/")[0]
+    readme = (ROOT / "README.md").read_text().partition("`configs/with/`: ")[2].partition("\n\n")[0]
     for_any, _, for_some = readme.partition("not for distill and align")
     assert overlay in (for_some if overlay in NOT_FOR else for_any)
 

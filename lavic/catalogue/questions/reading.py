@@ -15,11 +15,11 @@ from lavic.catalogue.questions.cells import Unfit
 from lavic.catalogue.questions.forms import Form, Given, form_of
 from lavic.catalogue.questions.question import VisualQuestion
 from lavic.catalogue.questions.stored_images import StoredImages
-from lavic.catalogue.records import Unusable
 from lavic.catalogue.tables import read_rows
 from lavic.errors import UserError
-from lavic.files.json_entries import Entry, Malformed, read_json
+from lavic.files.json_entries import Entry, read_json
 from lavic.files.json_lists import read_listed
+from lavic.files.rejected import Rejected
 
 LISTS = ("questions", "data", "images")
 LOOKED_AT = 100  # entries in which a form is looked for
@@ -53,14 +53,14 @@ class QuestionFile:
         for number, given in enumerate(self._given()):
             if number == LOOKED_AT:
                 break
-            if not isinstance(given, Unusable) and (found := form_of(given[1].fields)):
+            if not isinstance(given, Rejected) and (found := form_of(given[1].fields)):
                 return found
         raise UserError(
             f"{self.path} holds no questions of a known form: at least question, image and answer; docs/vqa.md lists "
             "the fields of every benchmark's file."
         )
 
-    def read(self) -> Iterator[VisualQuestion | Unusable]:
+    def read(self) -> Iterator[VisualQuestion | Rejected]:
         """Every question in the file's order, or why it cannot be used.
 
         Raises:
@@ -68,27 +68,27 @@ class QuestionFile:
         """
         form = self.form()
         for found in self._given():
-            if isinstance(found, Unusable):
+            if isinstance(found, Rejected):
                 yield found
                 continue
             where, given = found
             try:
                 questions = form.parse(replace(given, fields=self._with_image_names(given.fields)))
             except Unfit as unfit:
-                yield Unusable(where, str(unfit))
+                yield Rejected(where, str(unfit))
                 continue
             for question in questions:
-                yield question if _is_inside(question.image) else Unusable(where, "image outside its folder")
+                yield question if _is_inside(question.image) else Rejected(where, "image outside its folder")
 
-    def _given(self) -> Iterator[tuple[str, Given] | Unusable]:
+    def _given(self) -> Iterator[tuple[str, Given] | Rejected]:
         """The entries of the split, each with its annotation."""
         header: dict[str, Any] = {}
         asked = self._of_split()
         for number, entry in enumerate(self._entries(header), 1):
-            if isinstance(entry, Unusable):
+            if isinstance(entry, Rejected):
                 yield entry
             elif not isinstance(entry.value, dict):
-                yield Unusable(entry.where, "not an object")
+                yield Rejected(entry.where, "not an object")
             elif self._is_asked(entry, asked):
                 yield self._joined(entry, Given(entry.value, entry.key, number, self.path.name, self._subset(header)))
 
@@ -96,23 +96,22 @@ class QuestionFile:
         written = entry.value.get("split")
         return entry.key in asked if asked is not None else self.split is None or written in (None, self.split)
 
-    def _joined(self, entry: Entry, given: Given) -> tuple[str, Given] | Unusable:
+    def _joined(self, entry: Entry, given: Given) -> tuple[str, Given] | Rejected:
         if self.annotations is None:
             return entry.where, given
         annotation = self.annotations.of(given.fields.get("question_id"))
         if annotation is None:
-            return Unusable(entry.where, f"no annotation in {self.annotations.path.name}")
+            return Rejected(entry.where, f"no annotation in {self.annotations.path.name}")
         return entry.where, replace(given, fields={**annotation, **given.fields})
 
-    def _entries(self, header: dict[str, Any]) -> Iterator[Entry | Unusable]:
+    def _entries(self, header: dict[str, Any]) -> Iterator[Entry | Rejected]:
         if tables := _tables(self.path):
             for path in tables:
                 for place, row in read_rows(path):
                     where = place if len(tables) == 1 else f"{path.name}: {place}"
-                    yield Unusable(where, row) if isinstance(row, str) else Entry(where, row)
+                    yield Rejected(where, row) if isinstance(row, str) else Entry(where, row)
             return
-        for entry in read_listed(self.path, LISTS, header, "question"):
-            yield Unusable(entry.where, entry.reason) if isinstance(entry, Malformed) else entry
+        yield from read_listed(self.path, LISTS, header, "question")
 
     def _subset(self, header: dict[str, Any]) -> str:
         """Which part of COCO's images, as the file or its annotations say, or their names."""

@@ -17,9 +17,9 @@ from lavic.catalogue.questions.annotations import Annotations
 from lavic.catalogue.questions.question import Truth, VisualQuestion
 from lavic.catalogue.questions.reading import QuestionFile
 from lavic.catalogue.questions.stored_images import StoredImages
-from lavic.catalogue.records import Unusable
 from lavic.errors import UserError
 from lavic.evaluation.answer_metrics import METRICS
+from lavic.files.rejected import Rejected
 from tests.catalogue.questions import published
 
 
@@ -98,8 +98,8 @@ def test_ok_vqas_answers_are_the_stems_that_it_counts(tmp_path: Path) -> None:
     )
     answers = Annotations(write(tmp_path / "annotations.json", published.OK_VQA_ANNOTATIONS), tmp_path)
     missing, found, last = file_of(questions, annotations=answers).read()
-    assert isinstance(last, Unusable)
-    assert missing == Unusable("entry 1", "no annotation in annotations.json")
+    assert isinstance(last, Rejected)
+    assert missing == Rejected("entry 1", "no annotation in annotations.json")
     assert isinstance(found, VisualQuestion)
     assert found.image == "COCO_train2014_000000000009.jpg"  # the file's name says which part
     assert found.truth.answers == tuple(published.TEN)
@@ -113,7 +113,7 @@ def test_the_development_part_of_the_test_has_the_tests_images(tmp_path: Path) -
 
 def test_where_nothing_says_which_part_of_coco(tmp_path: Path) -> None:
     path = write(tmp_path / "q.json", {"questions": published.VQA_QUESTIONS["questions"]})
-    assert all(isinstance(one, Unusable) and "data_subtype" in one.reason for one in file_of(path).read())
+    assert all(isinstance(one, Rejected) and "data_subtype" in one.reason for one in file_of(path).read())
 
 
 def test_a_okvqa_has_both_kinds_of_answers(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_what_cannot_be_used_is_listed(tmp_path: Path, entry: dict[str, Any], re
     whole = {"image": "1.jpg", "question": "what", "answer": "this"}
     path = write(tmp_path / "mine.json", [whole, {**whole, **entry}, "text", whole])
     found = list(file_of(path).read())
-    assert found[1:3] == [Unusable("entry 2", reason), Unusable("entry 3", "not an object")]
+    assert found[1:3] == [Rejected("entry 2", reason), Rejected("entry 3", "not an object")]
     assert isinstance(found[0], VisualQuestion)
     assert isinstance(found[3], VisualQuestion)
 
@@ -212,7 +212,7 @@ def test_bad_lines_are_listed_too(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(f"{json.dumps(published.GENERAL[0])}\n{{broken\n")
     found = list(file_of(path).read())
-    assert isinstance(found[1], Unusable)
+    assert isinstance(found[1], Rejected)
     assert found[1].where == "line 2"
 
 
@@ -307,7 +307,7 @@ def test_an_empty_image_is_listed(tmp_path: Path) -> None:
     rows = hub_rows()
     rows[1]["image"] = {"bytes": b"", "path": None}
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
-    assert list(file_of(tmp_path / "t.parquet").read())[1] == Unusable("row 2", "image is empty")
+    assert list(file_of(tmp_path / "t.parquet").read())[1] == Rejected("row 2", "image is empty")
 
 
 def test_a_long_list_within_an_object_is_streamed(tmp_path: Path) -> None:
