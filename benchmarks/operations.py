@@ -18,7 +18,7 @@ from lavic.batching.padding import IGNORED
 from lavic.cost.known_configs import default_config
 from lavic.model.loading import build_on_meta
 from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from lavic.model.visual_tokens import cls_tokens, project
 
@@ -46,14 +46,14 @@ def stage_1(speedups: Speedups) -> Counter[str]:
     speed_up(llava, speedups)
     places, prefix = placeholder_ids(config), FrozenPrefix(prefix_ids())
     batch = padded(config, [token_ids(config, 0, varied=False)], speedups)
-    split = batch["split"].to("meta")
-    if split.prefix_length:
+    segments = batch["segments"].to("meta")
+    if segments.prefix_length:
         prefix.keys_values(llava)  # once a run, not once a step
     pixels = torch.empty(5, 3, 336, 336, device="meta")
     with Operations() as operations:
         visual = project(llava, cls_tokens(llava, pixels))
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        loss = shared_prefix_loss(llava, *prompt, visual, places, prefix=prefix, split=split)
+        loss = shared_prefix_loss(llava, *prompt, visual, places, prefix=prefix, segments=segments)
         torch.autograd.backward(loss)
     counts: Counter[str] = operations.counts
     return counts
@@ -70,12 +70,12 @@ def stage_2(speedups: Speedups, tokens: int = 500) -> Counter[str]:
     ids[0, 40 : 40 + 5 * CANDIDATES] = torch.tensor(places * CANDIDATES)
     labels = torch.where(torch.arange(tokens) >= tokens - ANSWER, ids, IGNORED)
     mask = torch.ones_like(ids)
-    split = split_batch(ids, mask, labels, places, speedups=speedups).to("meta")
+    segments = segment_batch(ids, mask, labels, places, speedups=speedups).to("meta")
     cls = torch.empty(5 * CANDIDATES, config.vision_config.hidden_size, device="meta")
     with Operations() as operations:
         with torch.no_grad():
             visual = project(llava, cls)
-        torch.autograd.backward(shared_prefix_loss(llava, ids, mask, labels, visual, places, split=split))
+        torch.autograd.backward(shared_prefix_loss(llava, ids, mask, labels, visual, places, segments=segments))
     counts: Counter[str] = operations.counts
     return counts
 

@@ -20,7 +20,7 @@ from lavic.batching.step_plan import StepPlan
 from lavic.catalogue.conversations import read_category_split, training_samples
 from lavic.catalogue.items import read_items
 from lavic.model.text import PLACEHOLDERS
-from lavic.tasks.recommendation.choices import rough_length
+from lavic.tasks.recommendation.batches import rough_length
 from lavic.tasks.recommendation.prompt import Shown, encode_choice
 
 Lengths = npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ from lavic.cost.images import most_views
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing
 from lavic.model.generation import decode_greedily
 from lavic.model.parts import Lora, TrainableParts
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 
@@ -116,7 +116,7 @@ def _stage_1(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way, 
     def ours() -> Tensor:
         visual = project(llava, cls_tokens(llava, normalise(batch["views"], llava.dtype)))
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-        loss = shared_prefix_loss(llava, *prompt, visual, places, prefix=prefix, split=batch["split"])
+        loss = shared_prefix_loss(llava, *prompt, visual, places, prefix=prefix, segments=batch["segments"])
         shared: Tensor = loss / batch["targets"]
         return shared
 
@@ -129,7 +129,7 @@ def _stage_2(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way, 
     ids, labels = _texts(config, rows, row.tokens, ANSWER)
     ids[:, 40 : 40 + len(shown)] = shown
     mask = torch.ones_like(ids)
-    split = split_batch(ids, mask, labels, places, speedups=STAGE_2).to(device)
+    segments = segment_batch(ids, mask, labels, places, speedups=STAGE_2).to(device)
     ids, mask, labels = (tensor.to(device) for tensor in (ids, mask, labels))
     cls = torch.randn(rows * len(shown), config.vision_config.hidden_size, device=device, dtype=llava.dtype)
 
@@ -141,7 +141,7 @@ def _stage_2(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way, 
     def ours() -> Tensor:
         with torch.no_grad():
             visual = project(llava, cls)
-        return shared_prefix_loss(llava, ids, mask, labels, visual, places, split=split) / (rows * ANSWER)
+        return shared_prefix_loss(llava, ids, mask, labels, visual, places, segments=segments) / (rows * ANSWER)
 
     return plain, ours
 
@@ -157,7 +157,7 @@ def _instruct(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way,
     ids, labels = _texts(config, rows, row.tokens, targets)
     ids[:, 40 : 40 + len(seen)] = image_token
     mask = torch.ones_like(ids)
-    split = split_batch(ids, mask, labels, [image_token], speedups=STAGE_2).to(device)
+    segments = segment_batch(ids, mask, labels, [image_token], speedups=STAGE_2).to(device)
     ids, mask, labels = (tensor.to(device) for tensor in (ids, mask, labels))
 
     def plain() -> Tensor:
@@ -169,7 +169,7 @@ def _instruct(llava: Llava, row: Profile, config: LlavaNextConfig) -> tuple[Way,
 
     def ours() -> Tensor:
         visual = _patches(llava, normalise(views, llava.dtype), sizes)
-        return shared_prefix_loss(llava, ids, mask, labels, visual, [image_token], split=split) / (rows * targets)
+        return shared_prefix_loss(llava, ids, mask, labels, visual, [image_token], segments=segments) / (rows * targets)
 
     return plain, ours
 

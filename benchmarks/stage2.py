@@ -39,7 +39,7 @@ from lavic.model.adapters.fused_lora import fuse_lora
 from lavic.model.adapters.stacking import stack_adapters
 from lavic.model.loss import target_loss
 from lavic.model.parts import Lora, TrainableParts, unwrap
-from lavic.model.prefix_reuse import shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import segment_batch, shared_prefix_loss
 from lavic.model.scoring import PromptState
 from lavic.model.speedups import PLAIN
 from lavic.model.views import cut_views, restrict_grid
@@ -203,11 +203,11 @@ def measure_floor(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, 
     fuse_lora(inner)
     prompt = (input_ids, torch.ones_like(input_ids), labels)
     speedups = replace(PLAIN, target_logits_only=True, fused_lora=True)
-    split = split_batch(*prompt, PLACEHOLDERS, speedups=speedups)
+    segments = segment_batch(*prompt, PLACEHOLDERS, speedups=speedups)
     nothing = torch.empty(0, config.text_config.hidden_size)
 
     def step() -> Tensor:
-        loss = shared_prefix_loss(inner, *prompt, nothing, PLACEHOLDERS, split=split)
+        loss = shared_prefix_loss(inner, *prompt, nothing, PLACEHOLDERS, segments=segments)
         torch.autograd.backward(loss)
         return loss.detach()
 
@@ -239,8 +239,8 @@ def measure_start(llava: LlavaNextForConditionalGeneration, prompt_tokens: int, 
     nothing = torch.empty(0, llava.config.text_config.hidden_size)
 
     def step(common: list[int]) -> Tensor:
-        split = split_batch(*batch_of, PLACEHOLDERS, common, SHARED_START)
-        loss = shared_prefix_loss(inner, *batch_of, nothing, PLACEHOLDERS, split=split)
+        segments = segment_batch(*batch_of, PLACEHOLDERS, common, SHARED_START)
+        loss = shared_prefix_loss(inner, *batch_of, nothing, PLACEHOLDERS, segments=segments)
         torch.autograd.backward(loss)
         return loss.detach()
 

@@ -95,7 +95,7 @@ class Ours:
             visual = project(self.llava, cls_tokens(self.llava, self.normalise(batch["views"], self.llava.dtype)))
             loss = shared_prefix_loss(
                 self.llava, batch["input_ids"], batch["attention_mask"], batch["labels"], visual,
-                placeholder_ids(self.llava.config), prefix=self.prefix, split=batch["split"],
+                placeholder_ids(self.llava.config), prefix=self.prefix, segments=batch["segments"],
             ) / batch["targets"]  # fmt: skip
             self.optimizer.zero_grad()
             loss.backward()

@@ -21,7 +21,7 @@ from lavic.batching.padding import IGNORED
 from lavic.catalogue.images import open_image
 from lavic.cost.counting import Sample
 from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import split_batch
+from lavic.model.prefix_reuse import segment_batch
 from lavic.model.speedups import Speedups
 from lavic.model.views import cut_views, restrict_grid
 
@@ -161,5 +161,7 @@ def padded(config: LlavaNextConfig, rows: list[tuple[Tensor, Tensor]], speedups:
         "attention_mask": pad([torch.ones_like(ids) for ids, _ in rows], batch_first=True),
         "labels": pad([labels for _, labels in rows], batch_first=True, padding_value=IGNORED),
     }
-    split = split_batch(**batch, placeholder_ids=placeholder_ids(config), prefix_ids=prefix_ids(), speedups=speedups)
-    return {**batch, "split": split, "targets": int((batch["labels"] != IGNORED).sum())}
+    segments = segment_batch(
+        **batch, placeholder_ids=placeholder_ids(config), prefix_ids=prefix_ids(), speedups=speedups
+    )
+    return {**batch, "segments": segments, "targets": int((batch["labels"] != IGNORED).sum())}

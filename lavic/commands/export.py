@@ -9,9 +9,9 @@ from lavic.commands.flags import export_parser
 from lavic.commands.quiet import quieten
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json
-from lavic.model.adapters.about import read_about
 from lavic.model.adapters.merging import merge_adapters
-from lavic.model.adapters.saved import CONFIG
+from lavic.model.adapters.metadata import read_metadata
+from lavic.model.adapters.saved_adapter import CONFIG
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +35,7 @@ def base_of(folder: Path) -> str:
     Raises:
         UserError: it does not say.
     """
-    about = read_about(folder)
+    about = read_metadata(folder)
     if about is not None:
         return about.base
     try:
@@ -48,7 +48,7 @@ def model_card(base: str, folders: list[Path]) -> str:
     """The checkpoint's README.md."""
     versions = {package: version(package) for package in ("torch", "transformers", "peft")}
     versions["python"] = platform.python_version()
-    tasks = [about.task if (about := read_about(folder)) else None for folder in folders]
+    tasks = [about.task if (about := read_metadata(folder)) else None for folder in folders]
     lines = "\n".join(f"- `{f}`{f' (task {t})' if t else ''}" for f, t in zip(folders, tasks, strict=True))
     stage2 = (
         "\nItems enter as class tokens, one a view, written over `<ItemImageEmb1>` to `<ItemImageEmb5>`.\n"

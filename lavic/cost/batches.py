@@ -9,8 +9,8 @@ from transformers import LlavaNextConfig
 
 from lavic.batching.padding import IGNORED
 from lavic.cost.counting import Sample, step_flop
+from lavic.model.multimodal_batch import MultimodalBatch
 from lavic.model.parts import TrainableParts
-from lavic.model.seen_batch import SeenBatch
 from lavic.model.speedups import Speedups
 
 
@@ -46,10 +46,10 @@ def batch_flop(
     return sum(step_flop(config, trainable, sample, speedups).total for sample in samples)
 
 
-def seen_batch_flop(
-    config: LlavaNextConfig, trainable: TrainableParts, batch: SeenBatch, speedups: Speedups, patches: bool = True
+def multimodal_batch_flop(
+    config: LlavaNextConfig, trainable: TrainableParts, batch: MultimodalBatch, speedups: Speedups, patches: bool = True
 ) -> float:
-    """FLOP of a training step over a batch of `model.seen_batch`, whose images may stand anywhere or nowhere.
+    """FLOP of a training step over a batch of `model.multimodal_batch`, whose images may stand anywhere or nowhere.
 
     Args:
         config: the LLaVA's.

@@ -14,6 +14,7 @@ they were taken from serves them all (`lavic/evaluation/intervals.py`). Definiti
 """
 
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from lavic.evaluation.intervals import Interval as Interval
 from lavic.evaluation.item_ids import named_item as named_item  # `lavic.metrics.named_item` of 0.1 resolves here
 
 TOP_KS = (3, 5)
+_SUBMISSION = re.compile(r"<submission>(.*?)(?:</submission>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,10 @@ def columns_of(predictions: Sequence[Prediction]) -> dict[str, tuple[Floats, Flo
         columns["mrr"] = (1 / ranks, ones)
         columns["ndcg"] = (np.array([ndcg(p) for p in predictions]), ones)
     return columns
+
+
+def thread_of(context: str) -> str:
+    """Returns what the conversations of one thread have in common: its submission, or all of a context without one."""
+    found = _SUBMISSION.search(context)
+    submission = found.group(1).split() if found else []
+    return " ".join(submission or context.split())

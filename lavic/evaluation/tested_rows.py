@@ -8,8 +8,7 @@ from typing import Any
 
 from lavic.errors import UserError
 from lavic.evaluation.exact_match import exact_match, token_f1
-from lavic.evaluation.ranking import Prediction, by_score, columns_of
-from lavic.evaluation.threads import thread_of
+from lavic.evaluation.ranking import Prediction, by_score, columns_of, thread_of
 from lavic.files.json_entries import Entry, read_entries
 
 RECOMMENDED = "test_results_*.jsonl"

@@ -37,7 +37,7 @@ from lavic.model.loading import Llava, build_on_meta
 from lavic.model.parts import PARTS, part_of
 from lavic.model.processor import LlavaAnyProcessor
 from lavic.model.templates import Template, template_for
-from lavic.model.unused import extra_positions
+from lavic.model.unread_parameters import extra_positions
 from lavic.model.views import native_grids
 
 IMAGE_TOKEN = "<image>"

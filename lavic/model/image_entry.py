@@ -23,7 +23,7 @@ from lavic.errors import UserError
 from lavic.model.loading import Llava
 from lavic.model.parts import part_of
 from lavic.model.processor import LlavaAnyProcessor, check_processor, load_plain_processor, load_processor
-from lavic.model.unused import Entry, extra_positions
+from lavic.model.unread_parameters import Entry, extra_positions
 from lavic.model.views import Views, count_views, cut_views
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from lavic.errors import UserError
 from lavic.model.loading import Llava
-from lavic.model.unused import Entry, unused_vision_parameters
+from lavic.model.unread_parameters import Entry, unread_vision_parameters
 from lavic.ranges import check_ranges
 
 Mode = Literal["lora", "full", "frozen"]
@@ -148,14 +148,14 @@ def lora_config(llava: Llava, parts: TrainableParts, entry: Entry = "cls") -> Lo
         lora_alpha=parts.lora.alpha,
         lora_dropout=parts.lora.dropout,
         target_modules=_target_pattern(llava, parts),
-        exclude_modules=_unused_linears(llava, entry) if parts.vision == "lora" else None,
+        exclude_modules=_unread_linears(llava, entry) if parts.vision == "lora" else None,
         bias="none",
     )
 
 
 def full_parameters(llava: Llava, parts: TrainableParts, entry: Entry) -> list[str]:
     """Names, from the root, of the parameters to train of the parts in `full` mode: all that have any influence."""
-    unused = unused_vision_parameters(llava.config, entry) if parts.vision == "full" else set()
+    unused = unread_vision_parameters(llava.config, entry) if parts.vision == "full" else set()
     if entry == "cls":
         unused.add("model.image_newline")
     if not parts.embeddings:
@@ -217,8 +217,8 @@ def part_of(name: str) -> str:
     raise ValueError(f"{name} belongs to none of {', '.join(HELD)}")
 
 
-def _unused_linears(llava: Llava, entry: Entry) -> list[str] | None:
-    unused = unused_vision_parameters(llava.config, entry)
+def _unread_linears(llava: Llava, entry: Entry) -> list[str] | None:
+    unused = unread_vision_parameters(llava.config, entry)
     linears = [name for name, module in llava.named_modules() if isinstance(module, nn.Linear)]
     return [name for name in linears if f"{name}.weight" in unused] or None
 

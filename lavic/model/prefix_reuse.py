@@ -36,7 +36,7 @@ KeysValues = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Split:
+class Segments:
     """Where a batch is cut. Made on the host, so that nothing in the step waits for the device.
 
     Attributes:
@@ -44,7 +44,7 @@ class Split:
         title_ids: (B, M) int64, right-padded; M may be 0.
         ids: (B, S) int64, the third segment, right-padded.
         positions: (B, S) int64, each token's place in its row.
-        seen: (B, P + M + S) int64, 0 on the padding behind shorter titles; None if no title is shorter.
+        attention_mask: (B, P + M + S) int64, 0 on the padding behind shorter titles; None if no title is shorter.
         placeholders: (V,) int64, indices into the flattened `ids`, in the order of the visual tokens.
         predicting: (N,) int64, indices into the flattened `ids` of the tokens whose successor is predicted.
         targets: (N,) int64, those successors; -100 where there is none to predict.
@@ -54,12 +54,12 @@ class Split:
     title_ids: Tensor
     ids: Tensor
     positions: Tensor
-    seen: Tensor | None
+    attention_mask: Tensor | None
     placeholders: Tensor
     predicting: Tensor
     targets: Tensor
 
-    def to(self, device: torch.device | str) -> "Split":
+    def to(self, device: torch.device | str) -> "Segments":
         """A copy on `device`; from pinned memory the transfer does not block."""
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
@@ -67,14 +67,14 @@ class Split:
         return replace(self, **moved)
 
 
-def split_batch(
+def segment_batch(
     input_ids: Tensor,
     attention_mask: Tensor,
     labels: Tensor,
     placeholder_ids: Sequence[int],
     prefix_ids: Sequence[int] = (),
     speedups: Speedups | None = None,
-) -> Split:
+) -> Segments:
     """Cuts a right-padded batch (each tensor (B, T) int64, on the CPU) into the three segments.
 
     `prefix_ids` is what prompts are expected to start with. As many of its tokens as every row does start
@@ -114,16 +114,16 @@ def split_batch(
     else:
         predicting = torch.arange(rows * width)
 
-    title_seen = torch.arange(title_width) < title_lengths[:, None]
-    seen = None
-    if not bool(title_seen.all()):
-        seen = torch.cat([torch.ones(rows, prefix_length).bool(), title_seen, inside], dim=1).long()
-    return Split(
+    title_mask = torch.arange(title_width) < title_lengths[:, None]
+    whole_mask = None
+    if not bool(title_mask.all()):
+        whole_mask = torch.cat([torch.ones(rows, prefix_length).bool(), title_mask, inside], dim=1).long()
+    return Segments(
         prefix_length=prefix_length,
         title_ids=input_ids[:, prefix_length : prefix_length + title_width],
         ids=input_ids.gather(1, positions),
         positions=positions,
-        seen=seen,
+        attention_mask=whole_mask,
         placeholders=(is_placeholder.gather(1, positions) & inside).flatten().nonzero().flatten(),
         predicting=predicting,
         targets=segment_targets[predicting],
@@ -162,7 +162,7 @@ def shared_prefix_loss(
     placeholder_ids: Sequence[int],
     *,
     prefix: FrozenPrefix | None = None,
-    split: Split | None = None,
+    segments: Segments | None = None,
 ) -> Tensor:
     """Sum of the cross-entropies of all supervised tokens, as `lavic.model.loss.target_loss` gives it.
 
@@ -172,7 +172,7 @@ def shared_prefix_loss(
         visual_tokens: (V, D), in the order in which their placeholders stand in the batch.
         placeholder_ids: the ids that visual tokens replace.
         prefix: the constant start to reuse.
-        split: `split_batch(...)` of the same batch, on the model's device. Without one it is made here, which
+        segments: `segment_batch(...)` of the same batch, on the model's device. Without one it is made here, which
             on a GPU waits for the device. With a `prefix_length` and no `prefix` given, the rows' common start is
             computed once for all of them, with its gradient.
 
@@ -183,35 +183,35 @@ def shared_prefix_loss(
         ValueError: the language model has trainable parameters or dropout, so what is kept, or forwarded without
             gradient, needs one or differs at each step.
     """
-    if split is None:
+    if segments is None:
         prefix_ids = prefix.ids if prefix else ()
-        split = split_batch(input_ids.cpu(), attention_mask.cpu(), labels.cpu(), placeholder_ids, prefix_ids)
-        split = split.to(input_ids.device)
+        segments = segment_batch(input_ids.cpu(), attention_mask.cpu(), labels.cpu(), placeholder_ids, prefix_ids)
+        segments = segments.to(input_ids.device)
     language_model = llava.model.language_model
     past: KeysValues = []
-    if split.title_ids.shape[1] or (split.prefix_length and prefix):
+    if segments.title_ids.shape[1] or (segments.prefix_length and prefix):
         _require_frozen(language_model)
-    if split.prefix_length and prefix:
+    if segments.prefix_length and prefix:
         past = [
-            (keys[:, :, : split.prefix_length], values[:, :, : split.prefix_length])
+            (keys[:, :, : segments.prefix_length], values[:, :, : segments.prefix_length])
             for keys, values in prefix.keys_values(llava)
         ]
-    elif split.prefix_length:
-        past = _differentiable(language_model, input_ids[:1, : split.prefix_length])
-    if split.title_ids.shape[1]:
-        past = _extend(language_model, past, split.title_ids)
+    elif segments.prefix_length:
+        past = _differentiable(language_model, input_ids[:1, : segments.prefix_length])
+    if segments.title_ids.shape[1]:
+        past = _extend(language_model, past, segments.title_ids)
 
-    embeddings = language_model.get_input_embeddings()(split.ids)
-    filled = embeddings.flatten(0, 1).index_copy(0, split.placeholders, visual_tokens.to(embeddings.dtype))
+    embeddings = language_model.get_input_embeddings()(segments.ids)
+    filled = embeddings.flatten(0, 1).index_copy(0, segments.placeholders, visual_tokens.to(embeddings.dtype))
     hidden_states = language_model(
         inputs_embeds=filled.view_as(embeddings),
-        attention_mask=split.seen,
-        position_ids=split.positions,
+        attention_mask=segments.attention_mask,
+        position_ids=segments.positions,
         past_key_values=_read_only(language_model, past),
         use_cache=False,
     ).last_hidden_state
-    predicting = hidden_states.flatten(0, 1).index_select(0, split.predicting)
-    return chunked_cross_entropy(llava.lm_head, predicting, split.targets)
+    predicting = hidden_states.flatten(0, 1).index_select(0, segments.predicting)
+    return chunked_cross_entropy(llava.lm_head, predicting, segments.targets)
 
 
 class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from lavic.batching.step_plan import Lengths, StepPlan
 from lavic.errors import UserError
 from lavic.files.rejected import Rejected, reasons_text, write_rejected
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
-from lavic.model.adapters.saved import read_saved
+from lavic.model.adapters.saved_adapter import read_saved_adapter
 from lavic.model.loading import BaseModel, build_on_meta, check_weights, fit_embeddings, load_config, load_llava
 from lavic.model.parts import count_trainable, lora_modules, trained_parameters, unwrap
 from lavic.model.processor import load_processor
@@ -141,7 +141,7 @@ class Task(EvaluationSums):
         fit_embeddings(llava, len(processor.tokenizer))
         llava.name_or_path = self.base.name
         for folder in self.saved_adapters():
-            read_saved(llava, folder, any_base=self.base.any_base)
+            read_saved_adapter(llava, folder, any_base=self.base.any_base)
 
     def load_processor(self) -> Any:
         """The checkpoint's processor, as this task uses it."""

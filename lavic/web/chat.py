@@ -12,8 +12,8 @@ from transformers import TextIteratorStreamer
 
 from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
-from lavic.model.adapters.about import read_about
 from lavic.model.adapters.directory import load_adapter
+from lavic.model.adapters.metadata import read_metadata
 from lavic.model.loading import BaseModel, load_llava
 from lavic.model.parts import unwrap
 from lavic.model.processor import load_plain_processor
@@ -49,7 +49,7 @@ def load_chat_model(name: str | None, adapter: Path | None) -> tuple[Any, Any]:
     Raises:
         UserError: one of them cannot be loaded, or the processor has no chat template.
     """
-    about = read_about(adapter) if adapter else None
+    about = read_metadata(adapter) if adapter else None
     base = name or (about.base if about else None)
     if base is None:
         raise UserError(f"The adapter {adapter} does not name its base; give it by --chat_model.")

@@ -8,10 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextForConditionalGeneration
 
-from lavic.cost.batches import batch_flop, samples_of, seen_batch_flop, start_of_all
+from lavic.cost.batches import batch_flop, multimodal_batch_flop, samples_of, start_of_all
+from lavic.model.multimodal_batch import MultimodalBatch
 from lavic.model.parts import Lora, Mode, TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
-from lavic.model.seen_batch import SeenBatch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import PLACEHOLDERS, PREFIX, VOCABULARY, images, ragged_batch, toy_llava, visual_tokens
 
@@ -28,10 +28,10 @@ def test_a_ragged_batch_costs_what_its_rows_do(speedups: Speedups) -> None:
     with FlopCounterMode(display=False) as counter:
         for number, mask in enumerate(batch["attention_mask"]):
             row = {name: rows[None, number, mask.bool()] for name, rows in batch.items()}
-            split = split_batch(**row, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids, speedups=speedups)
+            segments = segment_batch(**row, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids, speedups=speedups)
             visual = visual_tokens(llava, images(1, torch.float32))
             loss = shared_prefix_loss(
-                llava, **row, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+                llava, **row, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, segments=segments
             )
             torch.autograd.backward(loss)
     kept = len(PREFIX) if speedups.reuse_prefix else 0
@@ -48,10 +48,10 @@ def test_a_start_that_rows_share_is_counted_once() -> None:
     base = LlavaNextForConditionalGeneration(toy_llava(attention="eager").config)
     llava: Any = unwrap(place_adapters(base.requires_grad_(False), trainable, "")).train().float()
     batch: Any = ragged_batch((5, 5, 5), (9, 9, 9))  # no padding, which is computed and not counted
-    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
+    segments = segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
     visual = torch.randn(15, llava.config.text_config.hidden_size)
     with FlopCounterMode(display=False) as counter:
-        loss = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, split=split)
+        loss = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, segments=segments)
         torch.autograd.backward(loss)
     samples = [*samples_of(**batch, prefix=len(PREFIX)), start_of_all(len(PREFIX))]
     counted = batch_flop(llava.config, trainable, samples, speedups)
@@ -107,8 +107,8 @@ def test_a_batch_of_patch_tokens_costs_what_its_rows_do(parts: tuple[Mode, Mode,
             }
             states = llava.model.vision_tower(next(shown), output_hidden_states=True).hidden_states[-2]
             visual = llava.model.multi_modal_projector(states[:, 1:]).flatten(0, 1)
-            split = split_batch(**row_of, placeholder_ids=[IMAGE], speedups=speedups)
-            loss = shared_prefix_loss(llava, **row_of, visual_tokens=visual, placeholder_ids=[IMAGE], split=split)
+            segments = segment_batch(**row_of, placeholder_ids=[IMAGE], speedups=speedups)
+            loss = shared_prefix_loss(llava, **row_of, visual_tokens=visual, placeholder_ids=[IMAGE], segments=segments)
             torch.autograd.backward(loss)
-    counted = seen_batch_flop(llava.config, trainable, cast(SeenBatch, batch), speedups)
+    counted = multimodal_batch_flop(llava.config, trainable, cast(MultimodalBatch, batch), speedups)
     assert counted == pytest.approx(counter.get_total_flops(), rel=1e-6)

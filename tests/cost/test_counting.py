@@ -11,7 +11,7 @@ from lavic.cost.counting import Flop, Sample, parameters, step_flop, trainable_p
 from lavic.cost.known_configs import default_config
 from lavic.model.loading import AnyLlavaConfig, build_on_meta
 from lavic.model.parts import TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import Batch
 
@@ -40,7 +40,7 @@ def measured(config: LlavaNextConfig, sample: Sample, speedups: Speedups) -> dic
     speed_up(llava, speedups)
     one = batch(sample)
     prefix = FrozenPrefix(one["input_ids"][0, : sample.prefix].tolist())
-    split = split_batch(**one, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids, speedups=speedups)
+    segments = segment_batch(**one, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids, speedups=speedups)
     prefix.keys_values(llava)
     pixels = torch.empty(sample.views, 3, 336, 336, device="meta")
 
@@ -50,7 +50,7 @@ def measured(config: LlavaNextConfig, sample: Sample, speedups: Speedups) -> dic
         vision_forward = float(counter.get_total_flops())
         leaf = visual.detach().requires_grad_()
         loss = shared_prefix_loss(
-            llava, **one, visual_tokens=leaf, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split.to("meta")
+            llava, **one, visual_tokens=leaf, placeholder_ids=PLACEHOLDERS, prefix=prefix, segments=segments.to("meta")
         )
         forward = float(counter.get_total_flops())
         loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types

@@ -15,7 +15,7 @@ from lavic.model.activation_checkpointing import (
 )
 from lavic.model.loading import build_on_meta
 from lavic.model.parts import TrainableParts, place_adapters, unwrap
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.speedups import Speedups, speed_up
 from tests.cost.live_bytes import LiveBytes, onto_fake_device
 from tests.cost.test_counting import PLACEHOLDERS, batch
@@ -36,7 +36,7 @@ def measured(config: LlavaNextConfig, samples: int, how: Checkpointing) -> tuple
     llava = unwrap(place_adapters(build_on_meta(config), TrainableParts(), "")).train()
     one = each(batch(Sample()), lambda rows: rows.repeat(samples, 1))
     prefix = FrozenPrefix(one["input_ids"][0, : Sample().prefix].tolist())
-    split = split_batch(**one, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids)
+    segments = segment_batch(**one, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids)
     with FakeTensorMode(allow_non_fake_inputs=True):
         onto_fake_device(llava)
         speed_up(llava, Speedups())
@@ -47,7 +47,7 @@ def measured(config: LlavaNextConfig, samples: int, how: Checkpointing) -> tuple
             visual = llava.model.multi_modal_projector(cls)
             vision = live.now
             loss = shared_prefix_loss(
-                llava, **one, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+                llava, **one, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, segments=segments
             )
             language = live.now - vision
             loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types

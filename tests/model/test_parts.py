@@ -10,7 +10,7 @@ from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
 from lavic.model.adapters.directory import load_adapter, save_adapter
-from lavic.model.adapters.saved import read_saved
+from lavic.model.adapters.saved_adapter import read_saved_adapter
 from lavic.model.loading import BaseModel, build_on_meta, fit_embeddings, load_llava
 from lavic.model.parts import (
     Lora,
@@ -25,7 +25,7 @@ from lavic.model.parts import (
     unwrap,
 )
 from lavic.model.processor import load_processor
-from lavic.model.unused import Entry
+from lavic.model.unread_parameters import Entry
 
 CPU = torch.device("cpu")
 
@@ -104,11 +104,11 @@ def test_an_adapter_of_another_base_is_refused(tiny: Path, tmp_path: Path) -> No
     processor = load_processor(str(tiny))
     model = place_adapters(load_llava(BaseModel(str(tiny)), CPU), TrainableParts(), str(tiny))
     save_adapter(model, processor, tmp_path / "adapter", "card")
-    read_saved(load_llava(BaseModel(str(tiny)), CPU), tmp_path / "adapter")
+    read_saved_adapter(load_llava(BaseModel(str(tiny)), CPU), tmp_path / "adapter")
     config = load_llava(BaseModel(str(tiny)), CPU).config
     config.vision_config.intermediate_size *= 2
     with pytest.raises(UserError, match="made for another base model"):
-        read_saved(type(unwrap(model))(config), tmp_path / "adapter")
+        read_saved_adapter(type(unwrap(model))(config), tmp_path / "adapter")
     with pytest.raises(UserError, match="holds no adapter"):
         load_adapter(unwrap(model), tmp_path, trainable=False)
 

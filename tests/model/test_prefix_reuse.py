@@ -8,8 +8,8 @@ from transformers import LlavaNextForConditionalGeneration
 from lavic.model.activation_checkpointing import ActivationCheckpointing, Checkpointing, enable_checkpointing
 from lavic.model.prefix_reuse import (
     FrozenPrefix,
+    segment_batch,
     shared_prefix_loss,
-    split_batch,
 )
 from lavic.model.speedups import Speedups
 from tests.model.toy import (
@@ -34,14 +34,14 @@ EAGER_TOLERANCE = 3e-5
 def fast_loss(
     llava: LlavaNextForConditionalGeneration, batch: Batch, visual: Tensor, speedups: Speedups | None = None
 ) -> Tensor:
-    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
+    segments = segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups)
     return shared_prefix_loss(
         llava,
         **batch,
         visual_tokens=visual,
         placeholder_ids=PLACEHOLDERS,
         prefix=FrozenPrefix(PREFIX),
-        split=split,
+        segments=segments,
     )
 
 
@@ -92,9 +92,9 @@ def test_any_batch_size_and_titles_of_no_or_equal_length(titles: tuple[int, ...]
 def test_reuses_as_much_of_the_prefix_as_the_batch_starts_with(prefix: list[int]) -> None:
     llava = toy_llava().double()
     batch, visual = ragged_batch(prefix=prefix), visual_tokens(llava, images(3))
-    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
+    segments = segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
     agreeing = sum(1 for n in range(1, len(prefix) + 1) if prefix[:n] == PREFIX[:n])
-    assert split.prefix_length == agreeing
+    assert segments.prefix_length == agreeing
     assert_same(llava, fast_loss(llava, batch, visual), plain_loss(llava, batch, visual))
 
 
@@ -151,12 +151,12 @@ def count_calls(part: nn.Module) -> list[int]:
 def test_the_prefix_is_computed_once_and_outlives_inference_mode() -> None:
     llava = toy_llava().double()
     batch, prefix = ragged_batch(), FrozenPrefix(PREFIX)
-    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
+    segments = segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
 
     def loss() -> Tensor:
         visual = visual_tokens(llava, images(3))
         return shared_prefix_loss(
-            llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+            llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, segments=segments
         )
 
     calls = count_calls(llava.model.language_model)
@@ -173,10 +173,10 @@ def test_a_prefix_made_in_inference_mode_can_be_trained_against() -> None:
     batch, prefix = ragged_batch((0, 0), (4, 5)), FrozenPrefix(PREFIX)
     with torch.inference_mode():
         prefix.keys_values(llava)
-    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
+    segments = segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX)
     visual = visual_tokens(llava, images(2))
     ours = shared_prefix_loss(
-        llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+        llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, segments=segments
     )
     assert_same(llava, ours, plain_loss(llava, batch, visual))
 
@@ -218,14 +218,14 @@ def test_what_rows_start_with_is_computed_once_where_the_language_model_is_train
     enable_checkpointing(llava, ActivationCheckpointing(language=how))
     switches = Speedups(no_prompt_gradient=False)
     first = batch["input_ids"][0].tolist()
-    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=first, speedups=switches)
+    segments = segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=first, speedups=switches)
     seen: list[int] = []
     watch = llava.model.language_model.layers[0].mlp.register_forward_hook(
         lambda _module, _inputs, out: seen.append(out.shape[0] * out.shape[1])
     )
-    ours = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, split=split)
+    ours = shared_prefix_loss(llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, segments=segments)
     watch.remove()
-    assert seen == [len(PREFIX), 3 * split.ids.shape[1]]
+    assert seen == [len(PREFIX), 3 * segments.ids.shape[1]]
     torch.testing.assert_close(ours, plain, rtol=1e-7, atol=0)
     found = torch.autograd.grad(ours, list(trained.values()))
     for name, ours_, plain_ in zip(trained, found, expected, strict=True):
@@ -235,14 +235,14 @@ def test_what_rows_start_with_is_computed_once_where_the_language_model_is_train
 def test_left_padding_is_refused() -> None:
     batch = each(ragged_batch(), lambda tensor: tensor.flip(1))
     with pytest.raises(ValueError, match="not right-padded"):
-        split_batch(**batch, placeholder_ids=PLACEHOLDERS)
+        segment_batch(**batch, placeholder_ids=PLACEHOLDERS)
 
 
 def test_the_work_left_is_what_the_method_needs() -> None:
     """Of 240 tokens 84 kept, 36 without gradient, 119 with: the last one predicts nothing."""
     batch = ragged_batch((36,), (113,), prefix=list(range(2, 86)))
     assert batch["input_ids"].shape == (1, 240)
-    split = split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=list(range(2, 86)))
-    assert (split.prefix_length, split.title_ids.shape, split.ids.shape) == (84, (1, 36), (1, 119))
-    assert split.predicting.shape == (113,)
-    assert split.seen is None
+    segments = segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=list(range(2, 86)))
+    assert (segments.prefix_length, segments.title_ids.shape, segments.ids.shape) == (84, (1, 36), (1, 119))
+    assert segments.predicting.shape == (113,)
+    assert segments.attention_mask is None

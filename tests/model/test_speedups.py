@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.speedups import PLAIN, Speedups, speed_up
 from tests.model.toy import (
     PLACEHOLDERS,
@@ -50,7 +50,7 @@ def run(speedups: Speedups) -> tuple[Tensor, dict[str, Tensor]]:
         visual_tokens=visual_tokens(llava, images(3)),
         placeholder_ids=PLACEHOLDERS,
         prefix=FrozenPrefix(PREFIX),
-        split=split_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups),
+        segments=segment_batch(**batch, placeholder_ids=PLACEHOLDERS, prefix_ids=PREFIX, speedups=speedups),
     )
     return loss, gradients(llava, loss)
 

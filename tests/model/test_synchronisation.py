@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.speedups import Speedups, speed_up
 from tests.model.toy import (
     PLACEHOLDERS,
@@ -26,14 +26,14 @@ def test_a_step_on_a_gpu_waits_for_nothing() -> None:
     optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
     prefix = FrozenPrefix(PREFIX)
     host = ragged_batch()
-    split = split_batch(**host, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids).to("cuda")
+    segments = segment_batch(**host, placeholder_ids=PLACEHOLDERS, prefix_ids=prefix.ids).to("cuda")
     batch = each(host, torch.Tensor.cuda)
     pixels = images(3, torch.float32).cuda()
 
     def step() -> None:
         visual = visual_tokens(llava, pixels)
         loss = shared_prefix_loss(
-            llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, split=split
+            llava, **batch, visual_tokens=visual, placeholder_ids=PLACEHOLDERS, prefix=prefix, segments=segments
         )
         loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

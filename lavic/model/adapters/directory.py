@@ -18,9 +18,9 @@ from transformers import ProcessorMixin
 
 from lavic.files import write_text
 from lavic.files.folders import flush_folder, put_in_place
-from lavic.model.adapters.about import About, modes_of, write_about
 from lavic.model.adapters.full_parts import full_state, load_full_parts, save_full_parts
-from lavic.model.adapters.saved import WEIGHTS, Saved, read_saved
+from lavic.model.adapters.metadata import AdapterMetadata, modes_of, write_metadata
+from lavic.model.adapters.saved_adapter import WEIGHTS, SavedAdapter, read_saved_adapter
 from lavic.model.checkpoint_files import checkpoint_hash
 from lavic.model.loading import Llava
 from lavic.model.parts import TrainableParts, unfreeze, unwrap
@@ -59,7 +59,7 @@ def save_adapter(
     save_full_parts(beside, full)
     lora = [n for n, m in unwrap(model).named_modules() if isinstance(m, LoraLayer) and adapter in m.lora_A]
     base = str(unwrap(model).name_or_path)
-    write_about(beside, About(task, modes_of(lora, full), base, checkpoint_hash(base) or None))
+    write_metadata(beside, AdapterMetadata(task, modes_of(lora, full), base, checkpoint_hash(base) or None))
     processor.save_pretrained(beside)
     write_text(beside / "README.md", card)
     _make_readable(beside)
@@ -93,10 +93,10 @@ def load_adapter(
     Raises:
         UserError: `folder` holds no adapter, an unreadable one, or one of another base, task or parts.
     """
-    return put_in(llava, read_saved(llava, folder, task, parts, any_base), trainable, adapter)
+    return put_in(llava, read_saved_adapter(llava, folder, task, parts, any_base), trainable, adapter)
 
 
-def put_in(model: PeftModel | Llava, saved: Saved, trainable: bool, adapter: str) -> PeftModel | Llava:
+def put_in(model: PeftModel | Llava, saved: SavedAdapter, trainable: bool, adapter: str) -> PeftModel | Llava:
     """Puts a checked adapter into LLaVA, or into a model that has other adapters already."""
     if saved.config is not None:
         model = _put_lora_in(model, saved, trainable, adapter)
@@ -112,7 +112,7 @@ def put_in(model: PeftModel | Llava, saved: Saved, trainable: bool, adapter: str
     return model
 
 
-def _put_lora_in(model: PeftModel | Llava, saved: Saved, trainable: bool, adapter: str) -> PeftModel:
+def _put_lora_in(model: PeftModel | Llava, saved: SavedAdapter, trainable: bool, adapter: str) -> PeftModel:
     with TemporaryDirectory() as renamed:
         source = saved.folder
         if not saved.as_it_is:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.model.adapters.directory import put_in
-from lavic.model.adapters.saved import Saved, read_saved
+from lavic.model.adapters.saved_adapter import SavedAdapter, read_saved_adapter
 from lavic.model.loading import BaseModel, Dtype, Llava, fit_embeddings, load_config, load_llava, resolve_dtype
 from lavic.model.parts import unwrap
 from lavic.model.processor import load_plain_processor
@@ -47,7 +47,7 @@ def merge_adapters(
     llava = load_llava(BaseModel(base, dtype="float32"), CPU)
     processor = load_plain_processor(str(folders[-1]))
     fit_embeddings(llava, len(processor.tokenizer))
-    saved = [read_saved(llava, folder, any_base=any_base) for folder in folders]
+    saved = [read_saved_adapter(llava, folder, any_base=any_base) for folder in folders]
     model = _stack(llava, saved)
     before = logits(unwrap(model))
     merged: Llava = model.merge_and_unload() if isinstance(model, PeftModel) else model
@@ -97,7 +97,7 @@ def logits(llava: Llava) -> Tensor:
     return found.float()
 
 
-def _stack(llava: Llava, saved: Sequence[Saved]) -> PeftModel | Llava:
+def _stack(llava: Llava, saved: Sequence[SavedAdapter]) -> PeftModel | Llava:
     model: PeftModel | Llava = llava
     names = []
     for number, one in enumerate(saved):

@@ -9,7 +9,7 @@ from torch import Tensor
 from lavic.errors import UserError
 from lavic.model.adapters.full_parts import FULL_PARTS
 from lavic.model.adapters.names import Renaming
-from lavic.model.adapters.saved import WEIGHTS
+from lavic.model.adapters.saved_adapter import WEIGHTS
 from lavic.model.loading import Llava
 from lavic.model.parts import HELD, PARTS
 

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from lavic.model.adapters.directory import put_in
-from lavic.model.adapters.saved import read_saved
+from lavic.model.adapters.saved_adapter import read_saved_adapter
 from lavic.model.loading import Llava
 from lavic.model.parts import Lora, TrainableParts, lora_config
 
@@ -42,8 +42,10 @@ def stack_adapters(
     llava.name_or_path = base_name
     parts = TrainableParts(vision="frozen", projector="frozen", language="lora", lora=lora)
     config = lora_config(llava, parts)
-    first = read_saved(llava, distilled, task="distillation", any_base=any_base) if distilled else None
-    second = read_saved(llava, recommendation, task="recommendation", any_base=any_base) if recommendation else None
+    first = read_saved_adapter(llava, distilled, task="distillation", any_base=any_base) if distilled else None
+    second = (
+        read_saved_adapter(llava, recommendation, task="recommendation", any_base=any_base) if recommendation else None
+    )
     model: PeftModel | Llava = put_in(llava, first, trainable=False, adapter=DISTILLED) if first else llava
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

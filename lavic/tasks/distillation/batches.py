@@ -14,7 +14,7 @@ from lavic.batching.padding import PromptBatch, TrainingBatch, pad, pad_left
 from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.image_checks import open_checked
 from lavic.errors import UserError
-from lavic.model.prefix_reuse import Split
+from lavic.model.prefix_reuse import Segments
 from lavic.model.views import cut_views
 from lavic.tasks.distillation.table import SampleTable
 
@@ -24,7 +24,7 @@ class DescribedBatch(TrainingBatch):
 
     views: Tensor  # (V, 3, side, side) uint8
     partner_views: NotRequired[Tensor]  # as many, of other items' images: in a validation
-    split: NotRequired[Split]  # set before the batch leaves the host
+    segments: NotRequired[Segments]  # set before the batch leaves the host
 
 
 class DescribedImages(Dataset[DescribedBatch]):

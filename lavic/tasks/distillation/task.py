@@ -18,7 +18,7 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
 from lavic.model.parts import TrainableParts, place_adapters
-from lavic.model.prefix_reuse import FrozenPrefix, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import FrozenPrefix, segment_batch, shared_prefix_loss
 from lavic.model.processor import placeholder_ids
 from lavic.model.speedups import Speedups
 from lavic.model.text import constant_start
@@ -125,20 +125,20 @@ class Distillation(Task):
         """Cuts a batch into what needs a gradient and what does not while it is still on the host."""
         if "labels" in batch:
             prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
-            batch["split"] = split_batch(*prompt, self.prefix.ids, self.speedups)
+            batch["segments"] = segment_batch(*prompt, self.prefix.ids, self.speedups)
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
     def step_flop(self, batch: DescribedBatch) -> float:
         """Of vision, projector and language model, with the speedups that are on."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"], self.placeholder_ids)
-        samples = samples_of(*prompt, batch["split"].prefix_length)
+        samples = samples_of(*prompt, batch["segments"].prefix_length)
         return batch_flop(self.llava.config, self.trainable, samples, self.speedups)
 
     def token_loss(self, batch: DescribedBatch, visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's target-token losses, in nats."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
         return shared_prefix_loss(
-            self.llava, *prompt, visual_tokens, self.placeholder_ids, prefix=self.prefix, split=batch["split"]
+            self.llava, *prompt, visual_tokens, self.placeholder_ids, prefix=self.prefix, segments=batch["segments"]
         )
 
     # -- training and validation ---------------------------------------------------------------------------------

@@ -13,17 +13,17 @@ from lavic.batching.padding import pad_left, pad_runs
 from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.image_checks import open_checked
 from lavic.model.image_entry import ImageReader
-from lavic.model.seen_batch import SeenBatch, SeenImages, TaughtBatch
+from lavic.model.multimodal_batch import BatchImages, MultimodalBatch, SupervisedBatch
 from lavic.tasks.instruction.table import RecordTable
 
 
-class RecordBatch(TaughtBatch):
+class RecordBatch(SupervisedBatch):
     """Conversations to learn from, and in a validation the same with other records' images."""
 
-    shuffled: NotRequired[SeenBatch]
+    shuffled: NotRequired[MultimodalBatch]
 
 
-class RecordPrompts(SeenBatch):
+class RecordPrompts(MultimodalBatch):
     """Conversations up to an answer, and what is told of each beside it."""
 
     samples: list[Any]
@@ -42,9 +42,9 @@ class Images:
         tokenizer = reader.processor.tokenizer
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
-    def images(self, rows: list[dict[str, Any]]) -> SeenImages:
+    def images(self, rows: list[dict[str, Any]]) -> BatchImages:
         """The images that rows name in `images`, of `sizes` and `image_tokens`."""
-        found: SeenImages = {
+        found: BatchImages = {
             "sizes": [size for row in rows for size in row["sizes"]],
             "image_tokens": sum(sum(row["image_tokens"]) for row in rows),
         }

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lavic.batching.padding import IGNORED
-from lavic.cost.batches import seen_batch_flop
+from lavic.cost.batches import multimodal_batch_flop
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
@@ -20,8 +20,8 @@ from lavic.model.adapters.projector import start_from
 from lavic.model.chat_text import stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
 from lavic.model.loading import BaseModel, load_config
+from lavic.model.multimodal_batch import MultimodalBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters, unwrap
-from lavic.model.seen_batch import SeenBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import blank_views
 from lavic.ranges import check_ranges
@@ -150,13 +150,13 @@ class Instruction(Task):
     def step_flop(self, batch: RecordBatch) -> float:
         """Of vision, projector and language model, by the rows' own lengths."""
         patches = self.entry.tokens == "patch"
-        return seen_batch_flop(self.llava.config, self.trainable, batch, self.speedups, patches)
+        return multimodal_batch_flop(self.llava.config, self.trainable, batch, self.speedups, patches)
 
-    def visual_tokens(self, batch: SeenBatch, views: Tensor | None = None) -> Tensor:
+    def visual_tokens(self, batch: MultimodalBatch, views: Tensor | None = None) -> Tensor:
         """A batch's visual tokens, (N, D), of its own views or of others as many; none for text alone."""
         return visual_tokens(self.llava, self.reader, self.normalise, batch, views)
 
-    def token_loss(self, batch: SeenBatch, visual_tokens: Tensor) -> Tensor:
+    def token_loss(self, batch: MultimodalBatch, visual_tokens: Tensor) -> Tensor:
         """The sum of the batch's supervised tokens' losses, in nats."""
         return loss_sum(self.llava, self.reader, batch, visual_tokens)
 

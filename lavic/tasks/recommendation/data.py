@@ -18,9 +18,9 @@ from lavic.model.processor import load_processor
 from lavic.model.views import Views
 from lavic.ranges import check_ranges
 from lavic.tasks.base import TaskData
-from lavic.tasks.recommendation.choices import ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
+from lavic.tasks.recommendation.batches import ChoiceEncoder, EvaluationChoices, TrainingChoices, rough_length
+from lavic.tasks.recommendation.candidates import NOTHING_MATCHES, parse_retrieved, retrieve_candidates
 from lavic.tasks.recommendation.item_store import ItemStore, store_identity
-from lavic.tasks.recommendation.retrieved import NOTHING_MATCHES, parse_retrieved, retrieve_candidates
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,7 @@ import numpy as np
 
 from lavic.catalogue.conversations import Conversation
 from lavic.evaluation.intervals import Floats, intervals
-from lavic.evaluation.ranking import Prediction, rank_of_truth
-from lavic.evaluation.threads import thread_of
+from lavic.evaluation.ranking import Prediction, rank_of_truth, thread_of
 from lavic.files import write_text
 from lavic.tasks.recommendation.results import Answer
 

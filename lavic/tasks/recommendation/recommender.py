@@ -19,7 +19,7 @@ from lavic.ranges import check_ranges
 from lavic.retrieval.documents import Indexed
 from lavic.retrieval.retriever import Candidate, Retriever
 from lavic.retrieval.scorers import Method
-from lavic.tasks.recommendation.choices import ChoiceEncoder
+from lavic.tasks.recommendation.batches import ChoiceEncoder
 from lavic.tasks.recommendation.data import RecommendationData
 from lavic.tasks.recommendation.item_store import ItemStore, store_identity
 from lavic.tasks.recommendation.task import Recommendation

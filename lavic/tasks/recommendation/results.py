@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from lavic.catalogue.conversations import Conversation
-from lavic.evaluation.ranking import Prediction, by_score, report
-from lavic.evaluation.threads import thread_of
+from lavic.evaluation.ranking import Prediction, by_score, report, thread_of
 from lavic.files import write_text
 
 SCORED, PER_TOKEN = "scored", "scored_per_token"

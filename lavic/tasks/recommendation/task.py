@@ -20,15 +20,14 @@ from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.stacking import RECOMMENDATION, stack_adapters
 from lavic.model.loading import BaseModel
 from lavic.model.parts import Lora, TrainableParts
-from lavic.model.prefix_reuse import shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import segment_batch, shared_prefix_loss
 from lavic.model.processor import placeholder_ids
 from lavic.model.scoring import PromptState
 from lavic.model.speedups import PLAIN, Speedups
 from lavic.model.visual_tokens import project
 from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
-from lavic.tasks.recommendation.card import card_parts
-from lavic.tasks.recommendation.choices import (
+from lavic.tasks.recommendation.batches import (
     CONTROLS,
     NO_IMAGES,
     OWN,
@@ -38,6 +37,7 @@ from lavic.tasks.recommendation.choices import (
     ChoiceBatch,
     EvaluationBatch,
 )
+from lavic.tasks.recommendation.card import card_parts
 from lavic.tasks.recommendation.end_to_end import write_end_to_end
 from lavic.tasks.recommendation.results import SCORED, Answer, result_row, results_file, summary_lines, write_results
 from lavic.training.card import CardParts
@@ -170,7 +170,7 @@ class Recommendation(Task):
         """Of the targets' IDs."""
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
         visual_tokens = self.visual_tokens(batch["cls_tokens"])
-        return shared_prefix_loss(self.llava, *prompt, visual_tokens, self.placeholder_ids, split=batch["split"])
+        return shared_prefix_loss(self.llava, *prompt, visual_tokens, self.placeholder_ids, segments=batch["segments"])
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Finds a training batch's image tokens and targets while it is on the host, so that no step waits."""
@@ -179,12 +179,12 @@ class Recommendation(Task):
             # Each pass of sharded weights waits for the other processes, which may have a batch of one row.
             shares = len(batch["input_ids"]) > 1 and not self.passes_must_match
             start = batch["input_ids"][0].tolist() if shares else ()
-            batch["split"] = split_batch(*prompt, start, SHARED_START)
+            batch["segments"] = segment_batch(*prompt, start, SHARED_START)
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
     def step_flop(self, batch: ChoiceBatch) -> float:
         """Of the language model; images come as class tokens, and the projector is a ten-thousandth of it."""
-        shared = batch["split"].prefix_length
+        shared = batch["segments"].prefix_length
         samples = samples_of(batch["input_ids"], batch["attention_mask"], batch["labels"], prefix=shared)
         starts = [start_of_all(shared)] if shared else []
         return batch_flop(self.llava.config, self.trainable, [*samples, *starts], SHARED_START)

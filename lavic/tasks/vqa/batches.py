@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.image_checks import open_checked
 from lavic.catalogue.images import BrokenImage, open_image
-from lavic.model.seen_batch import SeenBatch, TaughtBatch
+from lavic.model.multimodal_batch import MultimodalBatch, SupervisedBatch
 from lavic.tasks.vqa.encoding import QuestionEncoder
 from lavic.tasks.vqa.length import LengthLimit
 from lavic.tasks.vqa.prompt import Question
@@ -26,16 +26,16 @@ class AskedBatch(TypedDict):
     questions: list[dict[str, Any]]  # those whose image is whole
     errors: list[tuple[dict[str, Any], str]]  # the others, and why they cannot be asked
     described: list[int]  # places of the questions that `no_description` asks
-    own: NotRequired[SeenBatch]
-    no_image: NotRequired[SeenBatch]
-    shuffled_images: NotRequired[SeenBatch]
-    no_description: NotRequired[SeenBatch]
-    taught: NotRequired[SeenBatch]  # with their answers, for the loss of a validation
-    taught_shuffled_images: NotRequired[SeenBatch]
-    taught_no_image: NotRequired[SeenBatch]
+    own: NotRequired[MultimodalBatch]
+    no_image: NotRequired[MultimodalBatch]
+    shuffled_images: NotRequired[MultimodalBatch]
+    no_description: NotRequired[MultimodalBatch]
+    taught: NotRequired[MultimodalBatch]  # with their answers, for the loss of a validation
+    taught_shuffled_images: NotRequired[MultimodalBatch]
+    taught_no_image: NotRequired[MultimodalBatch]
 
 
-class TaughtQuestions(Dataset[TaughtBatch]):
+class TaughtQuestions(Dataset[SupervisedBatch]):
     """Micro-batches of prompts with their answers."""
 
     def __init__(self, questions: Any, images_dir: Path, encoder: QuestionEncoder) -> None:
@@ -44,7 +44,7 @@ class TaughtQuestions(Dataset[TaughtBatch]):
     def __len__(self) -> int:
         return len(self.questions)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> TaughtBatch:
+    def __getitem__(self, micro_batch: MicroBatch) -> SupervisedBatch:
         """The batch of a step plan's entry."""
         questions = [self.questions[i] for i in micro_batch.indices]
         images = [open_checked(self.images_dir / question.image) for question in questions]

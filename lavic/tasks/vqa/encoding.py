@@ -17,7 +17,7 @@ from lavic.batching.padding import pad, pad_left
 from lavic.errors import UserError
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
-from lavic.model.seen_batch import SeenBatch
+from lavic.model.multimodal_batch import MultimodalBatch
 from lavic.model.templates import template_for
 from lavic.model.text import encode, without_special_tokens
 from lavic.tasks.vqa.prompt import IMAGE, Question, question_prompt
@@ -99,7 +99,7 @@ class QuestionEncoder:
         answers: bool,
         description: bool = True,
         ghost: bool = False,
-    ) -> SeenBatch:
+    ) -> MultimodalBatch:
         """A batch: with answers padded on the right and with `labels`, without them on the left, to generate from."""
         sizes = [image.size for image in images or ()]
         shown: Sequence[tuple[int, int] | None] = sizes or [None] * len(questions)
@@ -109,7 +109,7 @@ class QuestionEncoder:
         sequences = [ids for ids, _ in encoded]
         starts = [start for _, start in encoded]
         padded = pad(sequences, starts, self.pad_id, ghost) if answers else pad_left(sequences, self.pad_id)
-        batch: SeenBatch = {**padded}
+        batch: MultimodalBatch = {**padded}
         if images is not None:
             batch["views"] = torch.cat([self.reader.cut(image) for image in images])
             batch["sizes"] = sizes

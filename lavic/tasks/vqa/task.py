@@ -11,13 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lavic.batching.padding import IGNORED
-from lavic.cost.batches import seen_batch_flop
+from lavic.cost.batches import multimodal_batch_flop
 from lavic.evaluation.exact_match import Mode, exact_match, token_f1
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import BaseModel
+from lavic.model.multimodal_batch import MultimodalBatch, SupervisedBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.parts import Short, TrainableParts, parts_of, place_adapters
-from lavic.model.seen_batch import SeenBatch, TaughtBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN
 from lavic.ranges import check_ranges
 from lavic.tasks.base import Task
@@ -147,19 +147,19 @@ class Vqa(Task):
             prepare(part, self.reader, self.speedups)
         return super().on_before_batch_transfer(batch, dataloader_idx)
 
-    def step_flop(self, batch: TaughtBatch) -> float:
+    def step_flop(self, batch: SupervisedBatch) -> float:
         """Of vision, projector and language model, by the rows' own lengths."""
-        return seen_batch_flop(self.llava.config, self.trainable, batch, self.speedups)
+        return multimodal_batch_flop(self.llava.config, self.trainable, batch, self.speedups)
 
-    def loss_sum(self, batch: TaughtBatch) -> Tensor:
+    def loss_sum(self, batch: SupervisedBatch) -> Tensor:
         """Over the answers' tokens."""
         return self.target_loss(batch)
 
-    def target_loss(self, taught: SeenBatch) -> Tensor:
+    def target_loss(self, taught: MultimodalBatch) -> Tensor:
         """The sum of the answers' tokens' losses in a batch of `QuestionEncoder.batch`, in nats."""
         return loss_sum(self.llava, self.reader, taught, self.visual_tokens(taught))
 
-    def visual_tokens(self, batch: SeenBatch) -> Tensor:
+    def visual_tokens(self, batch: MultimodalBatch) -> Tensor:
         """A batch's visual tokens, (N, D); none without images."""
         return visual_tokens(self.llava, self.reader, self.normalise, batch)
 
@@ -205,7 +205,7 @@ class Vqa(Task):
     # -- answers -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def answer(self, batch: SeenBatch) -> list[str]:
+    def answer(self, batch: MultimodalBatch) -> list[str]:
         """The greedily generated answers to a batch of `QuestionEncoder.batch`, without spaces at their ends."""
         ends = self.end_ids | {self.trainer.datamodule.encoder.end_id}  # type: ignore[attr-defined]
         return answers(self.llava, self.reader, batch, self.visual_tokens(batch), self.max_new_tokens, ends)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lavic.errors import UserError
 from lavic.model.adapters.directory import load_adapter, save_adapter
-from lavic.model.adapters.saved import read_saved
+from lavic.model.adapters.saved_adapter import read_saved_adapter
 from lavic.model.adapters.stacking import stack_adapters
 from lavic.model.loading import BaseModel, Llava, load_llava
 from lavic.model.parts import Lora, TrainableParts, place_adapters, unwrap
@@ -87,7 +87,7 @@ def test_an_adapter_with_older_names_loads_as_the_same(
     assert given.keys() == wanted.keys()
     assert all(torch.equal(given[name], wanted[name]) for name in wanted)
     save_adapter(model, load_processor(str(tiny)), tmp_path / "again", "card")
-    read_saved(base(tiny), tmp_path / "again")  # what is written then has today's names
+    read_saved_adapter(base(tiny), tmp_path / "again")  # what is written then has today's names
     plain = PeftModel.from_pretrained(base(tiny), str(tmp_path / "again"))
     assert all(torch.equal(p, wanted[name]) for name, p in adapter_weights(plain).items())
 
@@ -96,7 +96,7 @@ def test_names_of_no_release_are_not_called_another_base(tiny: Path, tmp_path: P
     folder = saved(tiny, tmp_path / "a", STAGE1)
     rename(folder, lambda name: name.replace("vision_tower", "image_encoder"), None)
     with pytest.raises(UserError, match=r"image_encoder.*under no name that this or an older release") as error:
-        read_saved(base(tiny), folder)
+        read_saved_adapter(base(tiny), folder)
     assert "another base" not in str(error.value)
 
 
@@ -106,7 +106,7 @@ def test_two_names_for_one_module_are_refused(tiny: Path, tmp_path: Path) -> Non
     name = next(name for name in weights if "vision_tower" in name and "lora_A" in name)
     save_file({**weights, before_4_52(name): weights[name].clone()}, folder / WEIGHTS, {"format": "pt"})
     with pytest.raises(UserError, match="under no name"):
-        read_saved(base(tiny), folder)
+        read_saved_adapter(base(tiny), folder)
 
 
 @pytest.mark.parametrize("targets", ["pattern", "list"])
@@ -118,7 +118,7 @@ def test_a_missing_weight_is_not_taken_for_an_older_form(tiny: Path, tmp_path: P
     left = {name: w for name, w in weights.items() if not name.startswith(gone)}
     save_file(left, folder / WEIGHTS, {"format": "pt"})
     with pytest.raises(UserError, match="not whole: it has no weights for 1 modules"):
-        read_saved(base(tiny), folder)
+        read_saved_adapter(base(tiny), folder)
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, "adapter_config.json", "lavic.json", "full_parts.safetensors"])
@@ -136,7 +136,7 @@ def test_another_kind_of_peft_adapter_is_named(tiny: Path, tmp_path: Path) -> No
     other = get_peft_model(base(tiny), IA3Config(target_modules=["fc1"], feedforward_modules=["fc1"]))
     other.save_pretrained(tmp_path / "ia3")
     with pytest.raises(UserError, match="kind IA3, not LORA"):
-        read_saved(base(tiny), tmp_path / "ia3")
+        read_saved_adapter(base(tiny), tmp_path / "ia3")
 
 
 LANGUAGE_LORA = TrainableParts(vision="frozen", projector="frozen", language="lora")

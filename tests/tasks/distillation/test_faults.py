@@ -18,7 +18,7 @@ from transformers import LlavaNextProcessor
 from lavic.batching.step_plan import MicroBatch
 from lavic.errors import UserError
 from lavic.files.rejected import Rejected
-from lavic.model.prefix_reuse import split_batch
+from lavic.model.prefix_reuse import segment_batch
 from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.views import cut_views
 from lavic.model.visual_tokens import fill_placeholders
@@ -123,8 +123,8 @@ def test_fault_3_every_placeholder_gets_a_view_of_its_own_item(tiny: Path, tmp_p
     for row, count in enumerate(counts):
         assert filled[row][filled[row] >= 0].tolist() == [float(row)] * count
         assert batch["input_ids"][row][filled[row, :, 0] >= 0].tolist() == ids[:count]
-    split = split_batch(batch["input_ids"], batch["attention_mask"], batch["labels"], ids)
-    rows = split.placeholders // split.ids.shape[1]
+    segments = segment_batch(batch["input_ids"], batch["attention_mask"], batch["labels"], ids)
+    rows = segments.placeholders // segments.ids.shape[1]
     assert rows.tolist() == owners.flatten().tolist() == sorted(rows.tolist())
 
 

@@ -16,8 +16,8 @@ from lavic.errors import UserError
 from lavic.evaluation.tested_rows import read_tested_rows
 from lavic.model.processor import load_processor
 from lavic.model.scoring import PromptState
+from lavic.tasks.recommendation.candidates import Retrieved, parse_retrieved
 from lavic.tasks.recommendation.end_to_end import end_to_end
-from lavic.tasks.recommendation.retrieved import Retrieved, parse_retrieved
 from tests.stage2_files import Stage2Files, write_stage2_files
 
 LONG = "B-A-SHOPS-OWN-STOCK-KEEPING-UNIT-"

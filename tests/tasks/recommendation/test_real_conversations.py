@@ -22,7 +22,7 @@ from lavic.commands import embed
 from lavic.commands import fit as cli
 from lavic.demo.toy_llava import TINY, new_model, new_processor, save_checkpoint
 from lavic.demo.toy_tokenizer import train_tokenizer
-from lavic.tasks.recommendation.choices import CandidatesBatch
+from lavic.tasks.recommendation.batches import CandidatesBatch
 from lavic.tasks.recommendation.task import Recommendation
 from tests.independent_recommendation_metrics import all_metrics
 from tests.tasks.distillation.test_real_data import REAL, ROOT

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lavic.catalogue.conversations import Conversation
-from lavic.evaluation.threads import thread_of
+from lavic.evaluation.ranking import thread_of
 from lavic.tasks.recommendation.results import (
     Answer,
     length_correlation,

@@ -25,7 +25,7 @@ from lavic.demo.toy_llava import tiny_checkpoint
 from lavic.errors import UserError
 from lavic.model.processor import load_processor, placeholder_ids
 from lavic.model.visual_tokens import fill_placeholders
-from lavic.tasks.recommendation import choices
+from lavic.tasks.recommendation import batches
 from lavic.tasks.recommendation.item_store import ItemStore, store_identity
 from lavic.tasks.recommendation.prompt import Shown, encode_choice, recommendation_prompt
 from tests.stage2_files import Stage2Files, write_stage2_files
@@ -354,7 +354,7 @@ def test_candidates_that_do_not_fit_are_listed_in_every_split(
         own = {one.id for one in shown}
         return original(tokenizer, text, shown, answers, 30 if set(tested) == own or set(learned[1:]) <= own else most)
 
-    monkeypatch.setattr(choices, "encode_choice", long_for_one)
+    monkeypatch.setattr(batches, "encode_choice", long_for_one)
     adapter = f"--model.init_args.adapter={trained.fitted / BEST}"
     for command, split in (("test", "test"), ("fit", "train")):
         output = stage2(command, *([adapter] if command == "test" else []))

@@ -10,7 +10,7 @@ from transformers import LlavaNextForConditionalGeneration
 
 from lavic.errors import UserError
 from lavic.evaluation.exact_match import exact_match
-from lavic.model.seen_batch import SeenBatch, loss_sum, prepare, visual_tokens
+from lavic.model.multimodal_batch import MultimodalBatch, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN
 from lavic.tasks.vqa.encoding import QuestionEncoder, question_reader
 from lavic.tasks.vqa.prompt import Question
@@ -74,7 +74,7 @@ def test_an_image_counts_as_many_tokens_as_the_model_makes(encoder: QuestionEnco
     assert loss_of(llava, encoder, ghost) == 0
 
 
-def loss_of(llava: LlavaNextForConditionalGeneration, encoder: QuestionEncoder, batch: SeenBatch) -> float:
+def loss_of(llava: LlavaNextForConditionalGeneration, encoder: QuestionEncoder, batch: MultimodalBatch) -> float:
     prepare(batch, encoder.reader, PLAIN)
     with torch.no_grad():
         seen = visual_tokens(llava, encoder.reader, encoder.reader.normaliser(), batch)

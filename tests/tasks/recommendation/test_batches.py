@@ -10,7 +10,7 @@ from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.conversations import Conversation, Sample
 from lavic.catalogue.items import Item
 from lavic.model.text import PLACEHOLDERS
-from lavic.tasks.recommendation.choices import (
+from lavic.tasks.recommendation.batches import (
     NO_IMAGES,
     OWN,
     SHUFFLED,

@@ -16,7 +16,7 @@ from lavic.batching.step_plan import MicroBatch
 from lavic.catalogue.conversations import Conversation, Sample
 from lavic.catalogue.items import NO_TITLE
 from lavic.errors import UserError
-from lavic.model.prefix_reuse import Split
+from lavic.model.prefix_reuse import Segments
 from lavic.tasks.recommendation.item_store import ItemStore
 from lavic.tasks.recommendation.prompt import EncodedChoice, Shown, encode_choice
 
@@ -42,7 +42,7 @@ class ChoiceBatch(TrainingBatch):
     """Prompts and the IDs that are to be learned."""
 
     cls_tokens: Tensor  # (V, C)
-    split: NotRequired[Split]  # set before the batch leaves the host
+    segments: NotRequired[Segments]  # set before the batch leaves the host
 
 
 class EvaluationBatch(TypedDict):

@@ -17,12 +17,12 @@ from lavic.batching.padding import OfAStep, Padded
 from lavic.model.generation import decode_greedily
 from lavic.model.image_entry import ImageReader
 from lavic.model.loading import Llava
-from lavic.model.prefix_reuse import Split, shared_prefix_loss, split_batch
+from lavic.model.prefix_reuse import Segments, segment_batch, shared_prefix_loss
 from lavic.model.speedups import Speedups
 from lavic.model.visual_tokens import Normalise, fill_placeholders
 
 
-class SeenImages(TypedDict):
+class BatchImages(TypedDict):
     """The images of a batch's texts, one after the other."""
 
     views: NotRequired[Tensor]  # (V, 3, S, S) uint8; none where all is text
@@ -30,20 +30,20 @@ class SeenImages(TypedDict):
     image_tokens: NotRequired[int]  # how many stand for them
 
 
-class SeenBatch(Padded, SeenImages):
+class MultimodalBatch(Padded, BatchImages):
     """Texts, padded on the right where something is learned, else on the left; and their images."""
 
     labels: NotRequired[Tensor]  # (B, T) int64; none in prompts
-    split: NotRequired[Split]  # of `prepare`, where there are labels
+    segments: NotRequired[Segments]  # of `prepare`, where there are labels
     order: NotRequired[Tensor | None]  # of `prepare`, where there are views
 
 
-class TaughtBatch(SeenBatch, OfAStep):
+class SupervisedBatch(MultimodalBatch, OfAStep):
     """A micro-batch to learn from."""
 
 
-def prepare(batch: SeenBatch, reader: ImageReader, speedups: Speedups) -> None:
-    """Adds what the steps on the device need: `split` where there are labels, `order` where there are images.
+def prepare(batch: MultimodalBatch, reader: ImageReader, speedups: Speedups) -> None:
+    """Adds what the steps on the device need: `segments` where there are labels, `order` where there are images.
 
     Args:
         batch: on the host.
@@ -53,13 +53,13 @@ def prepare(batch: SeenBatch, reader: ImageReader, speedups: Speedups) -> None:
     if "labels" in batch:
         prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
         whole = replace(speedups, reuse_prefix=False, no_prompt_gradient=False)
-        batch["split"] = split_batch(*prompt, [reader.image_token_id], speedups=whole)
+        batch["segments"] = segment_batch(*prompt, [reader.image_token_id], speedups=whole)
     if "views" in batch:
         batch["order"] = reader.order(batch["sizes"])
 
 
 def visual_tokens(
-    llava: Llava, reader: ImageReader, normalise: Normalise, batch: SeenBatch, views: Tensor | None = None
+    llava: Llava, reader: ImageReader, normalise: Normalise, batch: MultimodalBatch, views: Tensor | None = None
 ) -> Tensor:
     """A batch's visual tokens, (N, D), of its own views or of others as many; none for text alone."""
     if "views" not in batch:
@@ -75,10 +75,10 @@ def visual_tokens(
     return found
 
 
-def loss_sum(llava: Llava, reader: ImageReader, batch: SeenBatch, visual_tokens: Tensor) -> Tensor:
+def loss_sum(llava: Llava, reader: ImageReader, batch: MultimodalBatch, visual_tokens: Tensor) -> Tensor:
     """The sum of the supervised tokens' losses, in nats, after `prepare`; a float32 scalar."""
     prompt = (batch["input_ids"], batch["attention_mask"], batch["labels"])
-    return shared_prefix_loss(llava, *prompt, visual_tokens, [reader.image_token_id], split=batch["split"])
+    return shared_prefix_loss(llava, *prompt, visual_tokens, [reader.image_token_id], segments=batch["segments"])
 
 
 def answers(

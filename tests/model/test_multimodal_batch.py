@@ -10,7 +10,7 @@ from transformers import AutoProcessor
 from lavic.batching.padding import pad, pad_left
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import BaseModel, load_llava
-from lavic.model.seen_batch import SeenBatch, answers, loss_sum, prepare, visual_tokens
+from lavic.model.multimodal_batch import MultimodalBatch, answers, loss_sum, prepare, visual_tokens
 from lavic.model.speedups import PLAIN, Speedups
 
 SIZES = [(60, 50), (300, 70), (40, 200)]
@@ -27,7 +27,7 @@ def image(width: int, height: int) -> Image.Image:
     return Image.fromarray(torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy())
 
 
-def batch_of(reader: ImageReader, count: int, target: int | None = None) -> SeenBatch:
+def batch_of(reader: ImageReader, count: int, target: int | None = None) -> MultimodalBatch:
     """The first texts with their images; `target` tokens at the end of each are supervised."""
     tokenizer = reader.processor.tokenizer
     runs = [text.replace("<image>", "<image>" * reader.count(*size)) for text, size in zip(TEXTS, SIZES, strict=True)][

@@ -13,7 +13,7 @@ from transformers import AutoModel, PretrainedConfig
 Entry = Literal["cls", "patch"]
 
 
-def unused_vision_parameters(config: PretrainedConfig, entry: Entry) -> set[str]:
+def unread_vision_parameters(config: PretrainedConfig, entry: Entry) -> set[str]:
     """Names, from the root, of the vision tower's parameters without influence on the image features.
 
     Args:

@@ -14,8 +14,8 @@ from torch import nn
 
 from lavic.errors import UserError
 from lavic.files.json_entries import read_json
-from lavic.model.adapters.about import About, modes_of, read_about, require, require_base
 from lavic.model.adapters.full_parts import FULL_PARTS, full_names, weight_shapes
+from lavic.model.adapters.metadata import AdapterMetadata, modes_of, read_metadata, require, require_base
 from lavic.model.adapters.names import Renaming
 from lavic.model.loading import Llava
 from lavic.model.parts import TrainableParts, part_of
@@ -24,7 +24,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedAdapter:
     """What is in an adapter's directory, by the model's own names.
 
     Args:
@@ -37,20 +37,20 @@ class Saved:
     """
 
     folder: Path
-    about: About
+    about: AdapterMetadata
     config: LoraConfig | None
     lora: dict[str, str]
     whole: dict[str, str]
     as_it_is: bool
 
 
-def read_saved(
+def read_saved_adapter(
     llava: Llava,
     folder: Path,
     task: str | None = None,
     parts: TrainableParts | None = None,
     any_base: bool = False,
-) -> Saved:
+) -> SavedAdapter:
     """Reads what `folder` holds and finds a place for each weight in this model, which has no adapter yet.
 
     Args:
@@ -67,13 +67,13 @@ def read_saved(
     if not has_lora and (not (folder / FULL_PARTS).is_file() or (folder / WEIGHTS).exists()):
         raise UserError(f"{folder} holds no adapter ({CONFIG} and {WEIGHTS}); give one that does.")
     full = list(full_names(llava, folder).values())
-    known = read_about(folder)
+    known = read_metadata(folder)
     if known is not None and not any_base:
         require_base(folder, known, str(llava.name_or_path))
     if not has_lora:
-        about = known or About(None, modes_of((), full), "unknown")
+        about = known or AdapterMetadata(None, modes_of((), full), "unknown")
         require(folder, about, task, parts)
-        return Saved(folder, about, None, {}, {}, as_it_is=True)
+        return SavedAdapter(folder, about, None, {}, {}, as_it_is=True)
     config = _config(folder)
     base = str(config.base_model_name_or_path)
     shapes = weight_shapes(folder / WEIGHTS)
@@ -91,9 +91,9 @@ def read_saved(
     if targeted != adapted:
         config.target_modules, config.exclude_modules = adapted, None
     config.modules_to_save = None
-    about = known or About(None, modes_of(adapted, [*full, *whole.values()]), base)
+    about = known or AdapterMetadata(None, modes_of(adapted, [*full, *whole.values()]), base)
     require(folder, about, task, parts)
-    return Saved(folder, about, config, lora, whole, as_it_is=not renamed and not whole and targeted == adapted)
+    return SavedAdapter(folder, about, config, lora, whole, as_it_is=not renamed and not whole and targeted == adapted)
 
 
 def _config(folder: Path) -> LoraConfig:

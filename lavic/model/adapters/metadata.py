@@ -24,7 +24,7 @@ TOUCHES = {"distillation": {"vision", "projector"}, "recommendation": {"language
 
 
 @dataclass(frozen=True)
-class About:
+class AdapterMetadata:
     """What an adapter was trained for.
 
     Args:
@@ -40,16 +40,16 @@ class About:
     base_hash: str | None = None
 
 
-def write_about(folder: Path, about: About) -> None:
+def write_metadata(folder: Path, about: AdapterMetadata) -> None:
     """Writes `lavic.json`."""
     write_text(folder / ABOUT, json.dumps(asdict(about), indent=2) + "\n")
 
 
-def read_about(folder: Path) -> About | None:
+def read_metadata(folder: Path) -> AdapterMetadata | None:
     """What `lavic.json` says; None where there is none.
 
     Raises:
-        UserError: the file is not what `write_about` wrote.
+        UserError: the file is not what `write_metadata` wrote.
     """
     path = folder / ABOUT
     if not path.is_file():
@@ -57,14 +57,14 @@ def read_about(folder: Path) -> About | None:
     try:
         stored: dict[str, Any] = read_json(path)
         parts = {part: stored["parts"][part] for part in HELD}
-        return About(stored["task"], parts, str(stored["base"]), stored.get("base_hash"))
+        return AdapterMetadata(stored["task"], parts, str(stored["base"]), stored.get("base_hash"))
     except (UserError, ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {error}); save the adapter again, or remove the file."
         ) from None
 
 
-def require_base(folder: Path, about: About, base: str) -> None:
+def require_base(folder: Path, about: AdapterMetadata, base: str) -> None:
     """Refuses an adapter that was trained on other weights than those it is to be put on, whatever their names.
 
     Args:
@@ -97,7 +97,7 @@ def modes_of(lora: Collection[str], full: Collection[str]) -> dict[str, Mode]:
     return {part: "lora" if part in adapted else "full" if part in whole else "frozen" for part in HELD}
 
 
-def require(folder: Path, about: About, task: str | None, parts: TrainableParts | None) -> None:
+def require(folder: Path, about: AdapterMetadata, task: str | None, parts: TrainableParts | None) -> None:
     """Refuses an adapter of another task, or of other parts, than asked for; null asks for none in particular.
 
     Raises:
