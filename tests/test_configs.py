@@ -66,19 +66,6 @@ def test_an_unknown_key_on_top_of_an_overlay_is_refused(overlay: str, tmp_path: 
         parse("--config", "distill", "--config", f"with/{overlay}", "--config", str(tmp_path / "more.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("configs/distill_8gb.yaml", ["distill", "with/8gb"]),
-        ("fsdp2", ["with/fsdp2"]),
-        ("deepspeed_zero2.yaml", ["with/zero2"]),
-    ],
-)
-def test_names_of_the_last_release_mean_what_they_did(old: str, new: list[str]) -> None:
-    expected = [part for name in new for part in ("--config", name)]
-    assert found_configs(["fit", f"--config={old}"]) == found_configs(["fit", *expected])
-
-
 def test_a_short_name_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert found_configs(["--config", "distill"]) == ["--config", str(ROOT / "configs/distill.yaml")]

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
-from lavic import MOVED, RENAMED
 from lavic.commands.checking import check_class, check_section, number, unknown
 from lavic.commands.function_options import explained, meanings
 from lavic.commands.given import CLASSES, given_options
@@ -60,18 +59,11 @@ def check_task_options(
     asks_the_parser = any(argument.partition("=")[0].endswith(".help") for argument in argv)
     for name in CLASSES:
         chosen: Any = given.get(name)
-        if isinstance(chosen, Mapping) and "class_path" in chosen:
-            chosen = {**chosen, "class_path": _today(chosen["class_path"])}
-        elif not asks_the_parser:
+        named = isinstance(chosen, Mapping) and "class_path" in chosen
+        if not named and not asks_the_parser:
             raise UserError(f"The option {name}.class_path is missing; give --config FILE, which names it.")
         check_class(name, chosen, (needs or {}).get(name, ""))
     return given
-
-
-def _today(class_path: Any) -> Any:
-    """A class path of 0.1 as it is now."""
-    module, _, name = str(class_path).rpartition(".")
-    return f"{MOVED[module]}.{RENAMED.get(name, name)}" if module in MOVED else class_path
 
 
 def run_options() -> tuple[str, ...]:
@@ -86,7 +78,7 @@ def run_help(command: str, argv: Sequence[str]) -> str:
     lines += [*explained(RUN), ""]
     for name in CLASSES:
         class_path = (given.get(name) or {}).get("class_path")
-        signature = signature_of(_today(class_path)) if class_path else None
+        signature = signature_of(class_path) if class_path else None
         if signature is None:
             lines += [f"--{name}.init_args.*: with --config FILE before --help, the options of its {name}.", ""]
         else:

@@ -48,8 +48,8 @@ def main(argv: list[str]) -> int:
             "fill it with `python -m crawl`, or give other data.init_args.images_dirs."
         )
     processor = load_processor(data.model_name, data.views)
-    task.check_files()
     identity = store_identity(data.model_name, task.distilled, data.views)
+    task.check_files()
     folder = store_folder(data.item_store, identity)
     folder.mkdir(parents=True, exist_ok=True)
     lock_output(folder, "--data.init_args.item_store")  # rows are allotted by what the store holds

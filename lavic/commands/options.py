@@ -24,12 +24,6 @@ from lavic.files import read_text
 CHECKOUT = Path(__file__).parents[2] / "configs"
 INSTALLED = Path(sys.prefix) / "share" / "lavic" / "configs"
 RUN_SECTIONS = ("trainer", "checkpoint", "early_stop", "non_finite_steps")  # of a run's file, beside model and data
-RENAMED = {  # names of 0.1, until 0.3
-    "distill_8gb": ("distill", "with/8gb"),
-    "fsdp2": ("with/fsdp2",),
-    "deepspeed_zero2": ("with/zero2",),
-}
-
 
 LIST = re.compile(r"^(typing\.Optional\[)?(list|collections\.abc\.Sequence|typing\.(List|Sequence))\[")
 MISSING = re.compile(r"Requirement .* not met|No module named")
@@ -130,27 +124,25 @@ def found_configs(argv: Sequence[str]) -> list[str]:
             value = next(arguments, "")
         if not value:
             raise UserError("--config has no value; write --config FILE.")
-        for path in _config_files(value):
-            _check_yaml(path)
-            found += ["--config", str(path)]
+        path = _config_file(value)
+        _check_yaml(path)
+        found += ["--config", str(path)]
     return found
 
 
-def _config_files(name: str) -> Iterator[Path]:
+def _config_file(name: str) -> Path:
     given = Path(name)
     if given.is_file():
-        yield given
-        return
+        return given
     if given.is_dir():
         raise UserError(f"{name} is a folder; give the path of a YAML file.")
     short = re.sub(r"\.ya?ml$", "", given.as_posix().rpartition("configs/")[2])
-    for part in RENAMED.get(short, (short,)):
-        places = [folder / f"{part}.yaml" for folder in (CHECKOUT, INSTALLED)]
-        shipped = next((path for path in places if path.is_file()), None)
-        if shipped is None:
-            names = sorted(path.relative_to(CHECKOUT).with_suffix("").as_posix() for path in CHECKOUT.rglob("*.yaml"))
-            raise UserError(f"The configuration {name} does not exist; give a YAML file, or one of {', '.join(names)}.")
-        yield shipped
+    places = [folder / f"{short}.yaml" for folder in (CHECKOUT, INSTALLED)]
+    shipped = next((path for path in places if path.is_file()), None)
+    if shipped is None:
+        names = sorted(path.relative_to(CHECKOUT).with_suffix("").as_posix() for path in CHECKOUT.rglob("*.yaml"))
+        raise UserError(f"The configuration {name} does not exist; give a YAML file, or one of {', '.join(names)}.")
+    return shipped
 
 
 def _check_yaml(path: Path) -> None:

@@ -70,7 +70,6 @@ def load_recommender(task: Recommendation, data: RecommendationData, options: Na
             "another by --model.init_args.adapter."
         )
     task.adapter = choose_adapter(task.adapter, output, best).folder
-    task.check_files()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Recommender(task, data, options.candidates, device, options.index, options.method, options.embedding_model)
 

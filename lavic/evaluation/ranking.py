@@ -23,7 +23,6 @@ import numpy as np
 
 from lavic.evaluation.intervals import RESAMPLES, Floats, intervals
 from lavic.evaluation.intervals import Interval as Interval
-from lavic.evaluation.item_ids import named_item as named_item  # `lavic.metrics.named_item` of 0.1 resolves here
 
 TOP_KS = (3, 5)
 _SUBMISSION = re.compile(r"<submission>(.*?)(?:</submission>|\Z)", re.DOTALL)

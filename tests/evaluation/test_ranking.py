@@ -9,7 +9,8 @@ import pytest
 import torch
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
-from lavic.evaluation.ranking import Prediction, by_score, ceilings, evaluate, named_item, ndcg, rank_of_truth, report
+from lavic.evaluation.item_ids import named_item
+from lavic.evaluation.ranking import Prediction, by_score, ceilings, evaluate, ndcg, rank_of_truth, report
 
 
 def random_predictions(count: int, seed: int = 0) -> list[Prediction]:

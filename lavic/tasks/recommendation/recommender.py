@@ -66,6 +66,7 @@ class Recommender:
         embedding_model: str | None = None,
     ) -> None:
         check_ranges(candidates=candidates)
+        task.check_files()
         self.items = read_items(data.metadata, data.images_dirs)
         self.candidates = min(candidates, len(self.items))
         self.retriever = Retriever(self.items, data.metadata, indexed, method, embedding_model)

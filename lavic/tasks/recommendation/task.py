@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lavic.cost.batches import batch_flop, samples_of, start_of_all
 from lavic.errors import UserError
-from lavic.evaluation.ranking import named_item
+from lavic.evaluation.item_ids import named_item
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.stacking import RECOMMENDATION, stack_adapters
 from lavic.model.loading import BaseModel

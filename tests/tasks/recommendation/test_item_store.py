@@ -162,7 +162,8 @@ def test_the_identity_follows_contents_not_paths(tmp_path: Path) -> None:
         for name in ("config.json", "adapter_config.json"):
             (folder / name).write_text(json.dumps({"r": 8}))
         for name in ("model.safetensors", "adapter_model.safetensors"):
-            (folder / name).write_bytes(weights)
+            header = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+            (folder / name).write_bytes(len(header).to_bytes(8, "little") + header + weights)
         return folder
 
     one, same, other = (write(tmp_path / n, w) for n, w in (("a", b"1"), ("b", b"1"), ("c", b"2")))
