@@ -53,7 +53,7 @@ def check_task_options(
     for name in given:
         if name not in known:
             raise unknown(name, known)
-    check_ranges(**{name: number(value) for name, value in given.items()})
+    check_ranges("--", **{name: number(value) for name, value in given.items()})
     for section, class_path in SECTIONS.items():
         check_section(section, class_path, given.get(section))
     asks_the_parser = any(argument.partition("=")[0].endswith(".help") for argument in argv)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         except NothingFound as nothing:
             advice = f"{nothing} More of the catalogue is searched with --index both or --method embeddings."
             if not options.chat:
-                raise UserError(advice) from None
+                raise NothingFound(advice) from None
             print(advice, file=sys.stderr)
             continue
         _show(ranked, time.perf_counter() - started, options.json)

@@ -44,7 +44,7 @@ def require_model(name: str, kind: str = "model") -> None:
     if Path(name).is_dir():
         return
     if looks_like_path(name):
-        raise UserError(f"The {kind}'s directory {name} does not exist; give one that does, or a hub name.")
+        raise UserError(f"The {kind} directory {name} does not exist; give one that does, or a hub name.")
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     if not offline and (why := _unreachable(name, kind)):
         huggingface_hub.constants.HF_HUB_OFFLINE = offline = True

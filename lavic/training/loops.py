@@ -40,7 +40,8 @@ class EpochLoop(_TrainingEpochLoop):
         epochs = fit_loop.epoch_progress.current.processed + 1
         last_epoch = fit_loop.max_epochs not in (None, -1) and epochs >= fit_loop.max_epochs
         stopped = self.trainer.should_stop and fit_loop._can_stop_early
-        return bool(self._is_training_done or stopped or (last_epoch and self._num_ready_batches_reached()))
+        all_steps = self.max_steps not in (None, -1) and self.global_step >= self.max_steps
+        return bool(all_steps or stopped or (last_epoch and self._num_ready_batches_reached()))
 
 
 class FitLoop(_FitLoop):

@@ -131,7 +131,9 @@ def test_embeddings_are_ranked_by_cosine(
         "--method",
         "embeddings",
     ]
-    assert main([*arguments, "--model", "letters", "--name", "st", "--k", "3", "--output", f"{tmp_path}/o.jsonl"]) == 0
+    (tmp_path / "letters").mkdir()
+    model = ["--model", str(tmp_path / "letters")]
+    assert main([*arguments, *model, "--name", "st", "--k", "3", "--output", f"{tmp_path}/o.jsonl"]) == 0
     counted = LetterCounts("").encode([*TITLES.values()], True, False)
     for record, context in zip(read(tmp_path / "o.jsonl"), CONTEXTS, strict=True):
         query = LetterCounts("").encode([re.sub("<[^>]*>", " ", context)], True, False)[0]

@@ -66,12 +66,12 @@ class Recommender:
         embedding_model: str | None = None,
     ) -> None:
         check_ranges(candidates=candidates)
-        task.check_files()
         self.items = read_items(data.metadata, data.images_dirs)
         self.candidates = min(candidates, len(self.items))
         self.retriever = Retriever(self.items, data.metadata, indexed, method, embedding_model)
         identity = store_identity(data.model_name, task.distilled, data.views)
         store = ItemStore.open(data.item_store, identity, self.items.values())
+        task.check_files()
         task.load_model(device)
         self._task, self._device = task.to(device).eval(), device
         titles = {item.id: item.title for item in self.items.values()}
