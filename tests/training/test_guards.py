@@ -112,7 +112,7 @@ def test_early_stop_counts_on_after_a_resume(tmp_path: Path) -> None:
     ("make", "said"),
     [
         (lambda: EarlyStop(patience=0), "patience is 0"),
-        (lambda: EarlyStop(patience_share=1.5), "between 0 and 1"),
+        (lambda: EarlyStop(patience_share=1.5), "above 0 and below 1"),
         (lambda: SkipNonFiniteSteps(stop_after=0), "stop_after is 0"),
         (lambda: TrainableCheckpoint(every_n_steps=-1), "must not be negative"),
     ],

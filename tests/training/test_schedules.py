@@ -39,5 +39,5 @@ def test_the_floor_is_what_is_left_at_the_end() -> None:
 
 
 def test_a_share_beyond_the_run_is_refused() -> None:
-    with pytest.raises(UserError, match="warmup of the schedule is 3"):
+    with pytest.raises(UserError, match="warmup is 3"):
         WarmupCosine(optimizer(), warmup=3)
