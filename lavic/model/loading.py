@@ -158,6 +158,7 @@ def fit_embeddings(llava: Llava, vocabulary: int) -> None:
     """Gives every token a row of the embedding matrix; the real checkpoint has enough free ones (32,064 > 32,007)."""
     rows = llava.get_input_embeddings().weight.shape[0]
     if vocabulary > rows:
-        log.warning("The embedding matrix grows from %d to %d rows for the placeholders.", rows, vocabulary)
+        if llava.device.type != "meta":  # where it is only looked at
+            log.warning("The embedding matrix grows from %d to %d rows for the placeholders.", rows, vocabulary)
         llava.resize_token_embeddings(vocabulary, mean_resizing=False)
         llava.requires_grad_(False)

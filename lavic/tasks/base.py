@@ -21,8 +21,8 @@ from lavic.batching.step_plan import Lengths, StepPlan
 from lavic.errors import UserError
 from lavic.files.rejected import Rejected, reasons_text, write_rejected
 from lavic.model.activation_checkpointing import ActivationCheckpointing, enable_checkpointing
-from lavic.model.adapters.saved_adapter import read_saved_adapter
-from lavic.model.loading import BaseModel, build_on_meta, check_weights, fit_embeddings, load_config, load_llava
+from lavic.model.checks import check_files
+from lavic.model.loading import BaseModel, fit_embeddings, load_llava
 from lavic.model.parts import count_trainable, lora_modules, trained_parameters, unwrap
 from lavic.model.processor import load_processor
 from lavic.model.sharding import shard_layers
@@ -135,13 +135,7 @@ class Task(EvaluationSums):
         Raises:
             UserError: a file is missing, cut short or broken, or two that are to work together do not fit.
         """
-        processor = self.load_processor()
-        llava = build_on_meta(load_config(self.base.name))
-        check_weights(self.base.name, llava)
-        fit_embeddings(llava, len(processor.tokenizer))
-        llava.name_or_path = self.base.name
-        for folder in self.saved_adapters():
-            read_saved_adapter(llava, folder, any_base=self.base.any_base)
+        check_files(self.base, self.load_processor(), self.saved_adapters())
 
     def load_processor(self) -> Any:
         """The checkpoint's processor, as this task uses it."""

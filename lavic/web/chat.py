@@ -14,6 +14,7 @@ from lavic.catalogue.images import BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.adapters.metadata import read_metadata
+from lavic.model.checks import check_files
 from lavic.model.loading import BaseModel, load_llava
 from lavic.model.parts import unwrap
 from lavic.model.processor import load_plain_processor
@@ -54,10 +55,11 @@ def load_chat_model(name: str | None, adapter: Path | None) -> tuple[Any, Any]:
     if base is None:
         raise UserError(f"The adapter {adapter} does not name its base; give it by --chat_model.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processor = load_plain_processor(str(adapter or base))
+    check_files(BaseModel(base), processor, [adapter] if adapter else [])
     llava = load_llava(BaseModel(base), device)
     if adapter is not None:
         llava = unwrap(load_adapter(llava, adapter, trainable=False))
-    processor = load_plain_processor(str(adapter or base))
     if not (getattr(processor, "chat_template", None) or processor.tokenizer.chat_template):
         raise UserError(f"{adapter or base} has no chat template, so it cannot be talked to; give an instructed LLaVA.")
     return llava.eval(), processor

@@ -12,6 +12,7 @@ from lavic.errors import UserError
 from lavic.files import write_text
 from lavic.model.adapters.directory import put_in
 from lavic.model.adapters.saved_adapter import SavedAdapter, read_saved_adapter
+from lavic.model.checks import check_files
 from lavic.model.loading import BaseModel, Dtype, Llava, fit_embeddings, load_config, load_llava, resolve_dtype
 from lavic.model.parts import unwrap
 from lavic.model.processor import load_plain_processor
@@ -44,8 +45,11 @@ def merge_adapters(
     """
     if out.exists():
         raise UserError(f"{out} exists already; give --out a directory that does not, or remove it.")
-    llava = load_llava(BaseModel(base, dtype="float32"), CPU)
+    whole = BaseModel(base, dtype="float32", any_base=any_base)
     processor = load_plain_processor(str(folders[-1]))
+    load_plain_processor(base)  # which says what of the base's own files does not fit
+    check_files(whole, processor, folders)
+    llava = load_llava(whole, CPU)
     fit_embeddings(llava, len(processor.tokenizer))
     saved = [read_saved_adapter(llava, folder, any_base=any_base) for folder in folders]
     model = _stack(llava, saved)

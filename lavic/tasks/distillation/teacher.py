@@ -34,6 +34,7 @@ from lavic.catalogue.description_journal import (
 from lavic.catalogue.images import RULE, BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.files import file_hash, writing
+from lavic.model.checks import check_files
 from lavic.model.describing import Describer, Prompter, Seen
 from lavic.model.identity import model_identity
 from lavic.model.loading import BaseModel, load_llava
@@ -93,7 +94,9 @@ def describe_catalogue(
     """
     started = time.time()
     shard, shards, local = _place()
-    prompter = Prompter(load_processor(base.name, "anyres"), prompt)
+    processor = load_processor(base.name, "anyres")
+    check_files(base, processor)
+    prompter = Prompter(processor, prompt)
     made_by = json.dumps([FORM, RULE, model_identity(base.name), base.dtype, base.quantization, max_new_tokens])
     folder = output.with_name(f"{output.name}.journal") / hashlib.sha256(made_by.encode()).hexdigest()[:12]
     journal = Journal(folder, shard, shards)
