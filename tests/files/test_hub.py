@@ -27,7 +27,7 @@ class Counting(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *args: object) -> None:
         pass
@@ -67,6 +67,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unreachable_hub_is_asked_once_and_told_in_one_sentence(
     command: str, ailing_hub: tuple[str, list[str]], tmp_path: Path
@@ -80,21 +81,20 @@ def test_an_unreachable_hub_is_asked_once_and_told_in_one_sentence(
     assert "it answered 503" in errors[0]
     assert "Traceback" not in done.stderr
     assert "Retrying" not in done.stderr
-    assert len(asked) == 1
+    assert len([path for path in asked if NAME in path]) == 1
 
 
 def test_a_model_in_the_cache_is_planned_with_without_the_hub(
     tiny: Path, ailing_hub: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     in_the_cache(tmp_path, tiny)
-    done = lavic(
-        tmp_path, ailing_hub[0], "plan", "--json", "--config", "distill", f"--model.init_args.base.name={NAME}"
-    )
+    done = lavic(tmp_path, ailing_hub[0], *COMMANDS["plan"], "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"] == NAME
-    assert len(ailing_hub[1]) == 1
+    assert len([path for path in ailing_hub[1] if NAME in path]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["align", "distill", "instruct", "recommend", "vqa"])
 def test_every_shipped_configuration_is_planned_without_a_network(config: str, tmp_path: Path) -> None:
     done = lavic(tmp_path, "http://127.0.0.1:9", "plan", "--json", "--config", config)
