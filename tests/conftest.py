@@ -20,7 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background job ignores Ctrl-C, and so would all that a test starts in order to interrupt it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LIBRARIES_OWN = ("torchinductor_*", "tmp*wandb-*")  # made empty when they are imported, removed as the process ends
+# made empty when torch and wandb are imported; and tests/real_tokenizers.py's: all are removed as the process ends
+REMOVED_LATER = ("torchinductor_*", "tmp*wandb-*", "lavic-tokenizers-*")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -34,7 +35,7 @@ def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("TMPDIR", str(folder))
         patch.setattr(tempfile, "tempdir", None)  # which it remembers
         yield
-    left = sorted(path.name for path in folder.iterdir() if not any(path.match(own) for own in LIBRARIES_OWN))
+    left = sorted(path.name for path in folder.iterdir() if not any(path.match(own) for own in REMOVED_LATER))
     assert not left, f"{len(left)} files or folders were left in the temporary folder, such as {left[:3]}"
 
 

@@ -32,11 +32,30 @@ ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one of the two says; `images` of the record's images, the next in order, stand before its text."""
+    """What one of the two says.
+
+    Attributes:
+        role: who says it.
+        text: what is said.
+        images: how many of the record's images, the next in order, belong to it.
+        place: the letter of the text before which they stand; None puts them before it, each with a line break.
+    """
 
     role: Role
     text: str
     images: int = 0
+    place: int | None = None
+
+    @property
+    def images_before(self) -> int:
+        """How many images stand before the text, each with a line break."""
+        return self.images if self.place is None else 0
+
+    def written(self) -> str:
+        """Returns the text, with its images where they stand within it."""
+        if self.place is None:
+            return self.text
+        return self.text[: self.place] + IMAGE_TOKEN * self.images + self.text[self.place :]
 
 
 @dataclass(frozen=True, slots=True)

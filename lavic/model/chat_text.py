@@ -18,6 +18,7 @@ from lavic.model.own_template import OwnTemplate
 from lavic.model.templates import TEMPLATES, Writes
 
 _PROBE = (Turn("user", "What is it?"), Turn("assistant", "A dog."), Turn("user", "Why?"), Turn("assistant", "So."))
+BLOCK = 1024  # texts tokenised at a time
 PRIVATE = range(0xE000, 0xF900)  # code points that no text means anything by
 
 
@@ -95,6 +96,25 @@ class ChatText:
             return "too long for max_length"
         return replace(shorter, dropped=dropped, shortened=True)
 
+    def answer_lengths(self, answers: Sequence[str]) -> list[int]:
+        """Returns how many tokens are learned of each answer after a short question, its end among them.
+
+        Many are tokenised at a time, each as one text with its question.
+        """
+        probe = [*self.template.segments(_PROBE[:2], None, self.tokenizer)]
+        place = next(number for number, segment in enumerate(probe) if segment.supervised)
+        question = "".join(segment.text for segment in probe[:place])
+        gap, _, end = probe[place].text.partition(_PROBE[1].text)
+        breaker = _unused_character(answers)
+        counts: list[int] = []
+        for begin in range(0, len(answers), BLOCK):
+            said = [gap + self._broken(answer.strip(), breaker) + end for answer in answers[begin : begin + BLOCK]]
+            texts = [question + text for text in said]
+            tokens = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+            for text, offsets in zip(texts, tokens["offset_mapping"], strict=True):
+                counts.append(sum(len(question) <= at < stop and text[at:stop] != breaker for at, stop in offsets))
+        return counts
+
     def _shorten(
         self, pair: Sequence[Turn], image_counts: Sequence[int], system: str | None, max_length: int
     ) -> EncodedRecord | None:
@@ -114,7 +134,7 @@ class ChatText:
     def _tokens(self, turns: Sequence[Turn], image_counts: Sequence[int], system: str | None) -> EncodedRecord:
         """One tokenisation of the whole text."""
         breaker = _unused_character([turn.text for turn in turns] + [system or ""])
-        turns = [replace(turn, text=self._broken(turn.text, breaker)) for turn in turns]
+        turns = [self._broken_turn(turn, breaker) for turn in turns]
         system = None if system is None else self._broken(system, breaker)
         segments = list(self.template.segments(turns, system, self.tokenizer))
         text = "".join(segment.text for segment in segments)
@@ -139,6 +159,11 @@ class ChatText:
     def _broken(self, text: str, breaker: str) -> str:
         """`text` with a character, dropped again from the tokens, within whatever spells a control token."""
         return self._control.sub(lambda found: found[0][0] + breaker + found[0][1:], text)
+
+    def _broken_turn(self, turn: Turn, breaker: str) -> Turn:
+        place = turn.place or 0
+        head, tail = self._broken(turn.text[:place], breaker), self._broken(turn.text[place:], breaker)
+        return replace(turn, text=head + tail, place=None if turn.place is None else len(head))
 
     def _check_ends(self) -> None:
         if self.template.captions_only:

@@ -71,10 +71,10 @@ class OwnTemplate:
         return rendered[0], [(int(start), int(stop)) for start, stop in spans[0]]
 
     def _content(self, turn: Turn) -> Any:
-        text = turn.text.strip() if turn.role == "assistant" else turn.text
+        text = turn.text.strip() if turn.role == "assistant" else turn.written()
         if not self._typed:
-            return f"{IMAGE_TOKEN}\n" * turn.images + text
-        return [{"type": "image"}] * turn.images + [{"type": "text", "text": text}]
+            return f"{IMAGE_TOKEN}\n" * turn.images_before + text
+        return [{"type": "image"}] * turn.images_before + [{"type": "text", "text": text}]
 
     def _is_faithful(self, tokenizer: Any) -> bool:
         """Whether it writes every image and text once, and a prompt as the training text begins."""

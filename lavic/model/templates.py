@@ -87,8 +87,8 @@ class Template:
         for place, turn in enumerate(turns):
             if turn.role == "user":
                 before = self.between.format(**tokens) if place else ""
-                images = IMAGE_TOKEN * turn.images if self.captions_only else f"{IMAGE_TOKEN}\n" * turn.images
-                written = self.question.format(system="" if place else opening, images=images, text=turn.text)
+                images = IMAGE_TOKEN * turn.images if self.captions_only else f"{IMAGE_TOKEN}\n" * turn.images_before
+                written = self.question.format(system="" if place else opening, images=images, text=turn.written())
                 yield Segment(before + written, False)
             else:
                 yield Segment(self.gap + turn.text.strip() + self.end.format(**tokens), True)

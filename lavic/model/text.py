@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 PLACEHOLDERS: tuple[str, ...] = tuple(f"<ItemImageEmb{i}>" for i in range(1, 6))
+STEERING = {"<image>", *PLACEHOLDERS}  # even where a tokenizer holds them for words
 TEMPLATES: dict[str, Any] = json.loads(files("lavic.model").joinpath("prompts.json").read_text(encoding="utf-8"))
 
 
@@ -103,7 +104,8 @@ def without_special_tokens(tokenizer: Any, text: str) -> str:
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:
-    return [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    """What steers a model; words that were only added to a vocabulary, such as `\\n` or `<b>`, are people's own."""
+    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special or str(token) in STEERING]
 
 
 def _without(tokens: Sequence[str], text: str) -> str:

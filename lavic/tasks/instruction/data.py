@@ -1,5 +1,6 @@
 """Instruction tuning's data module: files of records and a folder of images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,9 @@ class InstructionData(TaskData):
             self.asked, self.left_out = read
             self.sample_counts["answer"] = len(self.asked)
             return
+        trainable = getattr(getattr(self.trainer, "lightning_module", None), "trainable", None)
+        if trainable is not None and trainable.language == "frozen":
+            self.sources["train"] = replace(self.sources["train"], with_images=True)
         for split in ("train", "val") if training else ("val",):
             self.tables[split], rejected = load_records(self.sources[split], chat, self.reader, self.cache_dir)
             self.sample_counts[split] = len(self.tables[split])

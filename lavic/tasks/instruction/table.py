@@ -34,6 +34,7 @@ from lavic.model.image_entry import ImageReader
 log = logging.getLogger(__name__)
 
 CHUNK = 1024  # records checked at a time
+TEXT_ALONE = "text alone, which no trained part reads"
 
 SHARED = [
     pa.field("id", pa.string()),
@@ -157,6 +158,7 @@ class RecordSource:
         max_samples: a random choice of that many records, by `seed`; None takes all.
         seed: of that choice.
         streaming: whether texts are read and tokenised when they are asked for, instead of once.
+        with_images: whether text alone is left out, which has no gradient where no part that reads it is trained.
     """
 
     records: Path
@@ -165,6 +167,7 @@ class RecordSource:
     max_samples: int | None
     seed: int
     streaming: bool = False
+    with_images: bool = False
 
 
 def load_records(
@@ -256,6 +259,8 @@ class _Pass:
 
     def _row(self, record: Record, verdicts: list[Verdict]) -> dict[str, Any] | str:
         """A record's row, or why it cannot be used."""
+        if self.source.with_images and not record.images:
+            return TEXT_ALONE
         sizes = []
         for verdict in verdicts:
             if isinstance(verdict, str):

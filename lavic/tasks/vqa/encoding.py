@@ -14,16 +14,17 @@ import torch
 from PIL import Image
 
 from lavic.batching.padding import pad, pad_left
+from lavic.catalogue.records import Turn
 from lavic.errors import UserError
+from lavic.model.chat_text import ChatText
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.model.multimodal_batch import MultimodalBatch
+from lavic.model.rendered_template import RenderedTemplate
 from lavic.model.templates import template_for
-from lavic.model.text import encode, without_special_tokens
-from lavic.tasks.vqa.prompt import IMAGE, Question, question_prompt
+from lavic.tasks.vqa.prompt import Question, question_turn
 
-BLOCK = 1024  # texts tokenised at a time
-PROBE = "answer"
+PROBE = (Turn("user", "question"), Turn("assistant", "answer"))
 
 
 def question_reader(name: str) -> ImageReader:
@@ -48,12 +49,17 @@ class QuestionEncoder:
         self.pad_id = self.tokenizer.pad_token_id
         if self.pad_id is None:
             self.pad_id = self.tokenizer.eos_token_id
-        self.between, self.end_id = self._between_and_end()
+        own = self.processor.chat_template or self.tokenizer.chat_template
+        owner = str(self.tokenizer.name_or_path)
+        self.template = RenderedTemplate(own or template_for(self.tokenizer).jinja(), owner, self.tokenizer)
+        end = list(self.template.segments(PROBE, None, self.tokenizer))[-1].text
+        self.end_id = int(self.tokenizer(end, add_special_tokens=False)["input_ids"][-1])
+        self.chat = ChatText(self.tokenizer, self.template, {self.end_id})
 
     def prompt_text(self, question: Question, image: bool = True, description: bool = True) -> str:
         """The prompt as the model reads it, the image as one token."""
-        turn = question_prompt(question, self.instruction, image=image, description=description, cleaned=self._cleaned)
-        return self._rendered(turn)
+        turn = question_turn(question, self.instruction, image=image, description=description)
+        return "".join(segment.text for segment in self.template.segments([turn], None, self.tokenizer))
 
     def encode(
         self, question: Question, size: tuple[int, int] | None, answer: bool, description: bool = True
@@ -84,12 +90,7 @@ class QuestionEncoder:
 
     def answer_tokens(self, answers: Sequence[str]) -> list[int]:
         """Supervised tokens of each answer, its end token among them."""
-        prompt = self._rendered("question")
-        counts: list[int] = []
-        for begin in range(0, len(answers), BLOCK):
-            block = answers[begin : begin + BLOCK]
-            counts += [len(ids) - start for ids, start in self._joined([prompt] * len(block), block)]
-        return counts
+        return self.chat.answer_lengths(answers)
 
     def batch(
         self,
@@ -119,55 +120,9 @@ class QuestionEncoder:
     def _encode(
         self, question: Question, size: tuple[int, int] | None, answer: bool, description: bool
     ) -> tuple[list[int], int]:
-        prompt = self.prompt_text(question, size is not None, description)
-        if size is not None:
-            prompt = prompt.replace(IMAGE, self.processor.image_token * self.reader.count(*size))
-        if not answer:
-            ids = list(self.tokenizer(prompt)["input_ids"])
-            return ids, len(ids)
-        [joined] = self._joined([prompt], [question.answer])
-        return joined
-
-    def _joined(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], int]]:
-        """The tokens of each prompt and its answer as one text, with the end token, and the answer's first."""
-        targets = [self.between + self._cleaned(answer).strip() for answer in answers]
-        encoded = encode(self.tokenizer, prompts, targets, self.end_id)
-        return [(one.input_ids, one.target_start) for one in encoded]
-
-    def _rendered(self, turn: str, answer: str | None = None) -> str:
-        """A conversation by the checkpoint's template, without the BOS that the tokenizer adds."""
-        template = self.processor.chat_template or self.tokenizer.chat_template or template_for(self.tokenizer).jinja()
-        text = ""
-        for typed in (True, False):  # templates of language models read plain strings
-            messages = [{"role": "user", "content": turn}]
-            if answer is not None:
-                messages.append({"role": "assistant", "content": answer})
-            if typed:
-                messages = [
-                    {**m, "content": [{"type": "text", "text": m["content"]}]}  # type: ignore[dict-item]
-                    for m in messages
-                ]
-            text = self.tokenizer.apply_chat_template(
-                messages, chat_template=template, tokenize=False, add_generation_prompt=answer is None
-            )
-            if turn in text and "[{'type'" not in text:
-                break
-        else:
-            raise UserError("The checkpoint's chat template does not write the user's turn; give another checkpoint.")
-        bos = self.tokenizer.bos_token
-        text = str(text).removeprefix(bos or "")
-        return text if answer is not None else text.rstrip(" ")
-
-    def _between_and_end(self) -> tuple[str, int]:
-        """What the template writes before an answer, and the token that ends one."""
-        prompt, whole = self._rendered("question"), self._rendered("question", PROBE)
-        between, _, after = whole.removeprefix(prompt).partition(PROBE)
-        if not whole.startswith(prompt) or between.strip():
-            between = " "
-        special = {token.content: i for i, token in self.tokenizer.added_tokens_decoder.items()}
-        ending = after.strip()
-        found = [i for content, i in special.items() if content and ending.startswith(content)]
-        return between, found[0] if found else int(self.tokenizer.eos_token_id)
-
-    def _cleaned(self, text: str) -> str:
-        return without_special_tokens(self.tokenizer, text).replace(self.processor.image_token, "")
+        turn = question_turn(question, self.instruction, image=size is not None, description=description)
+        turns = [turn, Turn("assistant", question.answer)] if answer else [turn]
+        encoded = self.chat.encode(turns, [] if size is None else [self.reader.count(*size)])
+        if isinstance(encoded, str):  # an answer without a letter: its end alone would be learned
+            raise UserError(f"Question {question.sample_id} cannot be used ({encoded}); mend its answer.")
+        return encoded.input_ids, encoded.spans[0][0] if encoded.spans else len(encoded.input_ids)

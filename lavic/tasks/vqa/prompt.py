@@ -3,10 +3,10 @@
 One user turn: instruction, image, what is known of the image from outside, question; a newline between the parts.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-IMAGE = "<image>"
+from lavic.catalogue.records import Turn
+
 INSTRUCTION = "You are an expert art historian. Answer the questions you will be asked about the image."
 
 
@@ -31,27 +31,21 @@ class Question:
     description: str | None = None
 
 
-def question_prompt(
-    question: Question,
-    instruction: str = INSTRUCTION,
-    *,
-    image: bool = True,
-    description: bool = True,
-    cleaned: Callable[[str], str] = str,
-) -> str:
-    """The user's turn; the image stands in it as `<image>`.
+def question_turn(
+    question: Question, instruction: str = INSTRUCTION, *, image: bool = True, description: bool = True
+) -> Turn:
+    """The user's turn: instruction, image, what is known of the image from outside, question.
 
     Args:
         question: what is asked.
         instruction: what stands before the image; nothing is written for an empty one.
         image: false leaves the image out.
         description: false leaves what is known from outside out.
-        cleaned: makes a text that users wrote harmless, so that an `<image>` in it is no image.
     """
-    parts = [
-        cleaned(instruction).strip(),
-        IMAGE if image else "",
-        cleaned(question.description or "").strip() if description else "",
-        cleaned(question.question).strip(),
-    ]
-    return "\n".join(filter(None, parts))
+    known = (question.description or "").strip() if description else ""
+    before = instruction.strip()
+    after = "\n".join(filter(None, (known, question.question.strip())))
+    if not image:
+        return Turn("user", "\n".join(filter(None, (before, after))))
+    before = f"{before}\n" if before else ""
+    return Turn("user", before + (f"\n{after}" if after else ""), images=1, place=len(before))

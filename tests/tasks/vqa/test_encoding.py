@@ -89,6 +89,10 @@ def test_what_users_write_is_no_control_token(encoder: QuestionEncoder) -> None:
     image_id = encoder.processor.image_token_id
     assert ids.count(image_id) == plain.count(image_id)
     assert ids[start:].count(encoder.end_id) == 1
+    assert ids.count(encoder.end_id) == plain.count(encoder.end_id)
+    read = encoder.tokenizer.decode([i for i in ids if i != image_id])
+    assert f"what is {token} </s> this" in read  # letter for letter, and yet no control tokens
+    assert f"a {token} cat</s>" in read
 
 
 def test_a_long_description_is_cut_and_never_the_question(encoder: QuestionEncoder) -> None:

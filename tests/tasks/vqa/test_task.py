@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,18 @@ def test_fit_validate_test_and_predict(
 ) -> None:
     seen: dict[str, set[str]] = {}
     stage = ["fit"]
-    original = QuestionEncoder.prompt_text
+    original = QuestionEncoder.encode
 
-    def noting(self: QuestionEncoder, question: Any, image: bool = True, description: bool = True) -> str:
-        text = original(self, question, image, description)
-        if image and description:
+    def noting(
+        self: QuestionEncoder, question: Any, size: Any, answer: bool, description: bool = True
+    ) -> tuple[list[int], int]:
+        ids, start = original(self, question, size, answer, description)
+        if size is not None and description and question.image:
+            text = re.sub("(<image>)+", "<image>", self.tokenizer.decode(ids[:start], skip_special_tokens=False))
             seen.setdefault(f"{stage[0]} {question.image} {question.question}", set()).add(text)
-        return text
+        return ids, start
 
-    monkeypatch.setattr(QuestionEncoder, "prompt_text", noting)
+    monkeypatch.setattr(QuestionEncoder, "encode", noting)
     out = run(vqa, tiny, "fit", "out")
     adapter = f"--model.init_args.adapter={out / 'vqa_adapter_best'}"
     assert (out / "vqa_adapter_best" / "adapter_model.safetensors").is_file()
