@@ -16,7 +16,8 @@ ALLOWED: dict[str, dict[str, str]] = {
     "crawl/verify.py": {DECODES: "opens bytes in memory, of the formats that it allows; the pixels come from to_rgb"},
     "lavic/model/text.py": {PARSES: "the package's own prompts", READS: "the package's own prompts"},
     "lavic/demo/toy_tokenizer.py": {PARSES: "what the tokenizers library just made"},
-    "lavic/catalogue/importing.py": {PARSES: "a cell of a table that was read already"},
+    "lavic/catalogue/product_cells.py": {PARSES: "a cell of a table that was read already"},
+    "lavic/catalogue/products.py": {PARSES: "what it wrote into its own database"},
     "lavic/model/checkpoint_files.py": {PARSES: "the header inside a safetensors file"},
     "lavic/training/card.py": {READS: "the package's own template"},
 }

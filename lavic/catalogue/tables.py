@@ -1,7 +1,7 @@
 """A product table of any form -> its rows as dictionaries, one at a time, in constant memory.
 
-CSV and TSV (delimiter and encoding found), Parquet, JSON, JSON lines; all but Parquet under gzip too. What a file holds
-decides, not its name.
+CSV and TSV (delimiter and encoding found), Parquet, JSON, JSON lines, XML feeds; all but Parquet under gzip too. What a
+file holds decides, not its name.
 """
 
 import csv
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lavic.catalogue.xml_feed import is_xml, read_xml
 from lavic.errors import UserError
 from lavic.files import clean, naming_faults, open_utf8
 from lavic.files.json_entries import read_entries
@@ -41,6 +42,8 @@ def read_rows(
             yield from _parquet(path, progress)
         elif encoding is None and _is_json(path):
             yield from _json(path)
+        elif encoding is None and is_xml(path):
+            yield from read_xml(path)
         else:
             yield from _delimited(path, encoding or _found_encoding(path), progress)
 

@@ -64,6 +64,9 @@ def main(argv: list[str]) -> int:
     parser.add_function_arguments(import_file, fail_untyped=False, skip={"file"})
     options = parser.parse(argv)
     done = import_file(**options.as_dict())
+    for line in done.columns:
+        print(line)
+    print(f"{done.rows} rows: {done.items} items, {done.left_out.total()} times something left out")
     print(f"{done.items - done.valid_items} items -> {options.out / TRAIN}")
     print(f"{done.valid_items} items -> {options.out / VALID}")
     print(f"{done.images} images of them; {done.without_image} items have none, {done.without_title} no title")

@@ -128,6 +128,7 @@ def test_amazon_reviews_2023_and_its_relatives(images: Any, urls: list[str], tmp
     assert item == "B01CUPMQZE"
     assert meta == {
         "title": row["title"], "images": [{"large": url} for url in urls], "description": "Two parts",
+        "brand": "Howard", "category": "All Beauty", "attributes": {"average_rating": 4.8, "details": {"UPC": "1"}},
     }  # fmt: skip
 
 
