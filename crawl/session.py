@@ -77,9 +77,15 @@ def crawl(settings: Settings, results: Console, notes: Console, make_transport: 
 def _present_sources(settings: Settings, notes: Console) -> list[Source]:
     present = []
     for source in settings.sources():
-        if source.file.is_dir():
+        try:
+            is_folder, is_there = source.file.is_dir(), source.file.exists()
+        except OSError as error:  # a folder on the way that may not be entered
+            raise UserError(
+                f"The metadata file {source.file} cannot be read ({error.strerror}); give another."
+            ) from None
+        if is_folder:
             raise UserError(f"The metadata file {source.file} is a folder: give the path of a file.")
-        if source.file.exists():
+        if is_there:
             present.append(source)
         elif settings.source:
             raise UserError(f"There is no metadata file {source.file}: give another path by --source.")

@@ -39,8 +39,11 @@ def passes_must_match(strategy: Strategy) -> bool:
 
 def check_size(strategy: Strategy) -> None:
     """Raises a UserError for a sharding over more or fewer processes than the run has, or over one alone."""
-    if not isinstance(strategy, ModelParallelStrategy):
-        return
+    if not isinstance(strategy, ModelParallelStrategy) or getattr(strategy, "_tensor_parallel_size", 1) not in (
+        1,
+        "auto",
+    ):
+        return  # which `check_strategy` refuses
     processes = strategy.num_processes * strategy.num_nodes
     size = getattr(strategy, "_data_parallel_size", processes)
     if processes == 1 or size not in ("auto", processes):

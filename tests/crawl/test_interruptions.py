@@ -195,7 +195,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_folder_without_permission(server: FaultServer) -> None:
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folder lets nobody but its user in
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's own folder lets nobody but its user in
         folder = CrawlFolder(Path(name), server)
         folder.want({"a": server.script("/a", reply.answer(body=jpeg(1)))})
         folder.out.mkdir()

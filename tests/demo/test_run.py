@@ -23,7 +23,7 @@ def test_a_task_is_a_module_of_its_own(task: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_no_task_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'lavic', 'instruct', 'vqa'.*: vqaa"):
+    with pytest.raises(UserError, match="task is vqaa; it must be one of lavic, instruct, vqa"):
         run.main(["--task", "vqaa"])
     with pytest.raises(UserError, match="--task vqa has no --stage 2"):
         run.main(["--task=vqa", "--stage=2"])

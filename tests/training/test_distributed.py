@@ -64,7 +64,7 @@ def test_fsdp2_trains_validates_and_resumes_as_one_process(tiny: Path, tmp_path:
     size = "--trainer.strategy.init_args.data_parallel_size=2"
     sharded = (
         "--config",
-        "configs/fsdp2.yaml",
+        "configs/with/fsdp2.yaml",
         size,
         "--data.init_args.batch_size=2",
         "--checkpoint.every_n_steps=1",
