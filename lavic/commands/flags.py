@@ -101,6 +101,9 @@ def add_server_options(parser: OptionParser) -> None:
     parser.add_argument(
         "--chat_adapter", type=Path | None, default=None, help="An adapter for it; names its base if that is not given."
     )
+    parser.add_argument(
+        "--any_base", action="store_true", help="Chat with an adapter on other weights than those it was trained on."
+    )
 
 
 def add_shop_options(parser: OptionParser) -> None:

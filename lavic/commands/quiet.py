@@ -20,6 +20,8 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module="lightning|torch|peft|transformers|bitsandbytes")
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)  # each request, otherwise
     for name in LOGGERS:
         logging.getLogger(name).addFilter(lambda record: not any(noise in record.getMessage() for noise in NOISE))
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

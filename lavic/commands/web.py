@@ -67,7 +67,7 @@ def _shop(argv: Sequence[str]) -> tuple[Namespace, Callable[[], None]]:
 def _chat(options: Namespace) -> Callable[[], None]:
     from lavic.web.chat import Chatter, chat_tab, load_chat_model
 
-    chatter = Chatter(*load_chat_model(options.chat_model, options.chat_adapter))
+    chatter = Chatter(*load_chat_model(options.chat_model, options.chat_adapter, options.any_base))
     return lambda: chat_tab(chatter)
 
 

@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from lavic.catalogue.records import IMAGE_TOKEN, Turn
 from lavic.errors import UserError
+from lavic.files.hub import local_folder
 from lavic.model.own_template import OwnTemplate
 from lavic.model.templates import TEMPLATES, Writes
 
@@ -198,13 +199,27 @@ def _runs(supervised: Sequence[bool]) -> list[tuple[int, int]]:
 
 
 def stop_ids(name: str, tokenizer: Any) -> set[int]:
-    """The tokens at which a checkpoint stops generating: its generation configuration's, or else the tokenizer's."""
+    """The tokens at which a checkpoint stops generating: its generation configuration's, or else the tokenizer's.
+
+    Raises:
+        UserError: the configuration cannot be read, or names a token that is not there.
+    """
+    folder = local_folder(name)
     try:
         stops = GenerationConfig.from_pretrained(name).eos_token_id
-    except OSError:
+    except OSError as error:
+        if folder is not None and (folder / "generation_config.json").is_file():
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"The generation_config.json of '{name}' cannot be read ({reason}); mend it.") from None
         stops = None
     stops = [tokenizer.eos_token_id] if stops is None else stops
-    return set(stops) if isinstance(stops, list) else {int(stops)}
+    found = set(stops) if isinstance(stops, list) else {int(stops)}
+    if unknown := sorted(stop for stop in found if not 0 <= stop < len(tokenizer)):
+        raise UserError(
+            f"The generation_config.json of '{name}' ends answers with token {unknown[0]}, and its tokenizer has"
+            f" {len(tokenizer)}; mend its eos_token_id."
+        )
+    return found
 
 
 def choose_template(name: str, owner: str, processor: Any) -> Writes:

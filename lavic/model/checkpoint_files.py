@@ -15,7 +15,7 @@ from lavic.model.adapters.names import neutral
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 LONGEST_HEADER = 100_000_000  # bytes, as the format's own limit
-SAMPLED = 1024  # bytes in the middle of each tensor that the hash is made of
+SAMPLED = 1024  # bytes at the start, in the middle and at the end of each tensor, which the hash is made of
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ def _hash(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     digest = sha256()
     try:
         for key, tensor in sorted((neutral(name), tensor) for name, tensor in tensors.items()):
-            middle = max(tensor.start, (tensor.start + tensor.stop - SAMPLED) // 2)
-            sample = os.pread(open_files[tensor.file], min(SAMPLED, tensor.stop - middle), middle)
-            digest.update(f"{key} {tensor.dtype} {tensor.shape}".encode() + sample)
+            digest.update(f"{key} {tensor.dtype} {tensor.shape}".encode())
+            last = max(tensor.start, tensor.stop - SAMPLED)
+            for place in (tensor.start, (tensor.start + last) // 2, last):
+                digest.update(os.pread(open_files[tensor.file], min(SAMPLED, tensor.stop - place), place))
     finally:
         for descriptor in open_files.values():
             os.close(descriptor)

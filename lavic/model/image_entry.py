@@ -22,7 +22,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from lavic.errors import UserError
 from lavic.model.loading import Llava
 from lavic.model.parts import part_of
-from lavic.model.processor import LlavaAnyProcessor, check_processor, load_plain_processor, load_processor
+from lavic.model.processor import LlavaAnyProcessor, check_processor, complete, load_plain_processor, load_processor
 from lavic.model.unread_parameters import Entry, extra_positions
 from lavic.model.views import Views, count_views, cut_views
 from lavic.model.visual_tokens import Normalise, cls_tokens, project
@@ -59,7 +59,7 @@ class ImageReader:
     """
 
     def __init__(self, name: str, config: PretrainedConfig, entry: ImageEntry) -> None:
-        self.entry, self.config = entry, config
+        self.name, self.entry, self.config = name, entry, config
         one_view = config.model_type == "llava"
         if entry.shape and (entry.tokens == "cls" or not one_view):
             raise UserError(
@@ -175,9 +175,7 @@ def touch(llava: Llava) -> Tensor:
 
 def _fit(processor: LlavaAnyProcessor, config: PretrainedConfig, entry: ImageEntry) -> None:
     """Makes a processor count and cut as the model does, whatever it was saved with."""
-    processor.patch_size = config.vision_config.patch_size
-    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
-    processor.num_additional_image_tokens = extra_positions(config)
+    complete(processor, config)
     if not isinstance(processor, LlavaProcessor):
         processor.image_processor.image_grid_pinpoints = [list(grid) for grid in config.image_grid_pinpoints]
         return

@@ -17,8 +17,10 @@ from transformers import (
 from lavic.errors import UserError
 from lavic.files.hub import local_folder, require_model
 from lavic.model.text import PLACEHOLDERS
+from lavic.model.unread_parameters import extra_positions
 from lavic.model.views import Views, native_grids, restrict_grid, view_side
 
+STRATEGY = "vision_feature_select_strategy"
 LlavaAnyProcessor: TypeAlias = LlavaProcessor | LlavaNextProcessor
 
 
@@ -82,7 +84,15 @@ def load_plain_processor(name: str) -> LlavaAnyProcessor:
         config = AutoConfig.from_pretrained(stored.parent)
         if hasattr(config, "vision_config"):  # a model of another kind is refused where it is loaded
             check_processor(processor, config, name)
+            complete(processor, config)
     return processor
+
+
+def complete(processor: LlavaAnyProcessor, config: PretrainedConfig) -> None:
+    """Tells a processor of the model's patches what older files leave out, so that it counts as the model does."""
+    processor.patch_size = config.vision_config.patch_size
+    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    processor.num_additional_image_tokens = extra_positions(config)
 
 
 def check_processor(processor: LlavaAnyProcessor, config: PretrainedConfig, name: str) -> None:
@@ -108,6 +118,22 @@ def check_processor(processor: LlavaAnyProcessor, config: PretrainedConfig, name
             f"The tokenizer of '{name}' has {processor.image_token} as token {processor.image_token_id}, and its model"
             f" expects {config.image_token_index}; give a checkpoint whose tokenizer and config.json belong together."
         )
+    for what, cut, read in (
+        ("patch_size", processor.patch_size, config.vision_config.patch_size),
+        (STRATEGY, processor.vision_feature_select_strategy, config.vision_feature_select_strategy),
+    ):
+        if cut not in (None, read):
+            raise UserError(
+                f"The processor of '{name}' has the {what} {cut}, and its model {read}; give a checkpoint whose"
+                " processor_config.json and config.json belong together."
+            )
+    layers, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    for layer in [layers] if isinstance(layers, int) else layers:
+        if not -depth - 1 <= layer <= depth:
+            raise UserError(
+                f"The config.json of '{name}' reads layer {layer} of its vision tower, which has {depth}; mend its"
+                " vision_feature_layer."
+            )
     vocabulary = processor.tokenizer.get_vocab()
     last = max(number for token, number in vocabulary.items() if token not in PLACEHOLDERS)
     rows = config.text_config.vocab_size

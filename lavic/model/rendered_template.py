@@ -38,6 +38,7 @@ class RenderedTemplate:
             except (TemplateError, TypeError, ValueError):
                 continue
             if all(text.count(turn.text) == 1 for turn in _PROBE) and "'type'" not in text:
+                self._end = self._end_of(text, tokenizer)
                 return
         raise UserError(f"The chat template of '{owner}' does not write the turns that it is given; choose another.")
 
@@ -60,19 +61,20 @@ class RenderedTemplate:
                     " template by name."
                 )
             yield Segment(text[at : len(prompt)], False)
-            end, at = self._end(text, start + len(answer), tokenizer)
-            yield Segment(gap + answer + end, True)
+            at = start + len(answer)
+            written = text[at:].lstrip()
+            if written.startswith(self._end):
+                at = len(text) - len(written) + len(self._end)
+            yield Segment(gap + answer + self._end, True)
         if turns[-1].role == "user":
             yield Segment(text[at:], False)
 
-    def _end(self, text: str, place: int, tokenizer: Any) -> tuple[str, int]:
-        """The token that ends an answer, and the place behind what the template writes of it."""
-        blank = len(text) - place - len(text[place:].lstrip())
+    @staticmethod
+    def _end_of(text: str, tokenizer: Any) -> str:
+        """The token that a template writes behind an answer; the tokenizer's end of a sequence where it writes none."""
+        behind = text.partition(_PROBE[1].text)[2].lstrip()
         special = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
-        for token in special:
-            if token and text.startswith(token, place + blank):
-                return token, place + blank + len(token)
-        return str(tokenizer.eos_token), place
+        return next((token for token in special if token and behind.startswith(token)), str(tokenizer.eos_token))
 
     def _render(self, turns: Sequence[Turn], system: str | None, tokenizer: Any, asks: bool) -> str:
         """The text, without a beginning token that the tokenizer writes by itself."""

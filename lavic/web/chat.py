@@ -44,7 +44,7 @@ class Sampling:
         }
 
 
-def load_chat_model(name: str | None, adapter: Path | None) -> tuple[Any, Any]:
+def load_chat_model(name: str | None, adapter: Path | None, any_base: bool = False) -> tuple[Any, Any]:
     """A LLaVA with an adapter in place, and the processor that goes with them.
 
     Raises:
@@ -56,10 +56,11 @@ def load_chat_model(name: str | None, adapter: Path | None) -> tuple[Any, Any]:
         raise UserError(f"The adapter {adapter} does not name its base; give it by --chat_model.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     processor = load_plain_processor(str(adapter or base))
-    check_files(BaseModel(base), processor, [adapter] if adapter else [])
-    llava = load_llava(BaseModel(base), device)
+    checkpoint = BaseModel(base, any_base=any_base)
+    check_files(checkpoint, processor, [adapter] if adapter else [])
+    llava = load_llava(checkpoint, device)
     if adapter is not None:
-        llava = unwrap(load_adapter(llava, adapter, trainable=False))
+        llava = unwrap(load_adapter(llava, adapter, trainable=False, any_base=any_base))
     if not (getattr(processor, "chat_template", None) or processor.tokenizer.chat_template):
         raise UserError(f"{adapter or base} has no chat template, so it cannot be talked to; give an instructed LLaVA.")
     return llava.eval(), processor

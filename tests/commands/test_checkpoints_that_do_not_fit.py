@@ -74,10 +74,25 @@ def missing_weight(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def other_patches(folder: Path) -> None:
+    edit(next(folder.glob("processor_config.json")), lambda content: content.update(patch_size=5))
+
+
+def other_strategy(folder: Path) -> None:
+    edit(next(folder.glob("processor_config.json")), lambda c: c.update(vision_feature_select_strategy="full"))
+
+
+def no_such_layer(folder: Path) -> None:
+    edit(folder / "config.json", lambda config: config.update(vision_feature_layer=-99))
+
+
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "images cut to another size": (cut_smaller, r"cuts images to 14 pixels, and its vision tower reads \d+"),
     "another image token": (other_image_token, r"<image> as token \d+, and its model expects 5"),
     "fewer embeddings than tokens": (fewer_embeddings, r"tokens up to number \d+, and its model embeddings for 50"),
+    "patches of another size": (other_patches, r"has the patch_size 5, and its model \d+"),
+    "another choice of features": (other_strategy, r"vision_feature_select_strategy full, and its model default"),
+    "a layer that is not there": (no_such_layer, r"reads layer -99 of its vision tower, which has \d+"),
     "weights of another width": (other_width, r"do not fit its config\.json: .*12"),
     "a shard is missing": (missing_shard, r"lacks 1 of the 2 weight files .*model-00002-of-00002\.safetensors"),
     "a file is cut short": (cut_short, r"model\.safetensors is cut short"),

@@ -135,6 +135,20 @@ THINKING = (
 )
 
 
+SPARE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' + message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
+)
+
+
+def test_the_next_turn_s_header_is_not_the_end_of_an_answer() -> None:
+    using = like_smollm2()
+    said = [Turn("user", "One?"), Turn("assistant", "Two."), Turn("user", "And?"), Turn("assistant", "Three.")]
+    segments = list(RenderedTemplate(SPARE, "it", using).segments(said, None, using))
+    assert [one.text for one in segments if one.supervised] == [" Two.<|im_end|>", " Three.<|im_end|>"]
+    assert [one.text for one in segments if not one.supervised][1] == "<|im_start|>user And?<|im_start|>assistant"
+
+
 def test_a_template_that_forgets_thoughts_is_refused_where_it_does() -> None:
     from lavic.errors import UserError
 

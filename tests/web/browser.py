@@ -7,6 +7,7 @@ of it in JavaScript.
 import asyncio
 import base64
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -31,7 +32,9 @@ class Browser:
         self._profile, self._loop, self._number = profile, asyncio.new_event_loop(), 0
         command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        profile.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(profile)}  # where it leaves a folder when it is ended
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
     def __enter__(self) -> "Browser":
         said = self._profile / "DevToolsActivePort"

@@ -87,7 +87,7 @@ def require_base(folder: Path, about: AdapterMetadata, base: str) -> None:
         same = "whose weights have changed since" if about.base == base else f"and '{base}' has other weights"
         raise UserError(
             f"The adapter in {folder} was trained on '{about.base}', {same}; give the base that it was trained on, or"
-            " set any_base to true to put it on this one all the same."
+            " set base.any_base to true (--any_base of export and web) to put it on this one all the same."
         )
 
 

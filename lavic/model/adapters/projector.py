@@ -51,9 +51,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         path = path / FULL_PARTS
     try:
         read = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # torch and pickle name a broken file in many ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The projector {path} cannot be read ({reason}); give another.") from None
+    except Exception:  # torch, pickle and safetensors name a broken file in many ways, and advise what would harm
+        kind = "safetensors" if path.suffix == ".safetensors" else "PyTorch"
+        raise UserError(f"The projector {path} cannot be read as a {kind} file; give another.") from None
     if not isinstance(read, dict) or not all(isinstance(value, Tensor) for value in read.values()):
         raise UserError(f"The projector {path} holds no named tensors; give another.")
     return read

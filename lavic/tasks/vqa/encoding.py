@@ -16,7 +16,7 @@ from PIL import Image
 from lavic.batching.padding import pad, pad_left
 from lavic.catalogue.records import Turn
 from lavic.errors import UserError
-from lavic.model.chat_text import ChatText
+from lavic.model.chat_text import ChatText, stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader
 from lavic.model.loading import load_config
 from lavic.model.multimodal_batch import MultimodalBatch
@@ -54,7 +54,7 @@ class QuestionEncoder:
         self.template = RenderedTemplate(own or template_for(self.tokenizer).jinja(), owner, self.tokenizer)
         end = list(self.template.segments(PROBE, None, self.tokenizer))[-1].text
         self.end_id = int(self.tokenizer(end, add_special_tokens=False)["input_ids"][-1])
-        self.chat = ChatText(self.tokenizer, self.template, {self.end_id})
+        self.chat = ChatText(self.tokenizer, self.template, stop_ids(reader.name, self.tokenizer))
 
     def prompt_text(self, question: Question, image: bool = True, description: bool = True) -> str:
         """The prompt as the model reads it, the image as one token."""
