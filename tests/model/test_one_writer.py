@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from lavic.catalogue.records import Turn
 from lavic.model.chat_text import ChatText, EncodedRecord
 from lavic.model.rendered_template import RenderedTemplate
-from lavic.model.templates import TEMPLATES, Writes
+from lavic.model.templates import Writes, template_for
 from lavic.model.text import without_special_tokens
 from lavic.tasks.vqa.prompt import Question, question_turn
 from tests.real_tokenizers import NAMES, SHARED, tokenizer
@@ -80,7 +80,7 @@ MADE = [
 
 
 def writer(using: Any) -> Writes:
-    return RenderedTemplate(using.chat_template or TEMPLATES["chatml"].jinja(), "it", using)
+    return RenderedTemplate(using.chat_template or template_for(using).jinja(), "it", using)
 
 
 @pytest.mark.parametrize("make", MADE)
@@ -111,7 +111,7 @@ def test_a_template_s_own_tokens_are_whole_and_those_that_its_saved_form_gives(m
     using = make()
     template = writer(using)
     messages = [{"role": "user", "content": "What is it?"}]
-    source = using.chat_template or TEMPLATES["chatml"].jinja()
+    source = using.chat_template or template_for(using).jinja()
     rendered = using.apply_chat_template(messages, chat_template=source, tokenize=False, add_generation_prompt=True)
     begins = using.bos_token_id in using("")["input_ids"]
     expected = using(rendered.removeprefix(using.bos_token) if begins else rendered)["input_ids"]
