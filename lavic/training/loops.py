@@ -1,9 +1,14 @@
 """Lightning's loops of a fit, with a validation of what the last step left."""
 
+import logging
+from typing import Any
+
 import lightning.pytorch as pl
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+log = logging.getLogger(__name__)
 
 
 class EpochLoop(_TrainingEpochLoop):
@@ -48,6 +53,28 @@ class FitLoop(_FitLoop):
     """Comes back for a validation that was cut off after the last step."""
 
     epoch_loop: EpochLoop
+
+    def setup_data(self) -> None:
+        """Takes an interval between validations that is longer than an epoch for the epoch, as small data have it.
+
+        Lightning alone refuses it.
+        """
+        trainer: Any = self.trainer
+        interval = trainer.val_check_interval
+        if not isinstance(interval, int) or trainer.check_val_every_n_epoch is None:
+            super().setup_data()
+            return
+        had_data = self._combined_loader is not None and not self._should_reload_train_dl
+        trainer.val_check_interval = 1.0
+        try:
+            super().setup_data()
+        finally:
+            trainer.val_check_interval = interval
+        if had_data or self.max_batches == 0:
+            return
+        trainer.val_check_batch = min(interval, self.max_batches)
+        if interval > self.max_batches:
+            log.info("An epoch has %d batches, fewer than val_check_interval (%d).", self.max_batches, interval)
 
     @property
     def done(self) -> bool:

@@ -10,6 +10,8 @@ from lavic.errors import UserError
 from lavic.training.checkpoint import TrainableCheckpoint, WholeFileIO, checkpoint_to_resume
 from lavic.training.resuming import LAST
 from lavic.training.step_seeds import StepSeeds
+from tests.conftest import Described
+from tests.training import command_line
 from tests.training.small_run import SmallTask, trainer
 
 
@@ -151,3 +153,13 @@ def test_resume_without_a_checkpoint_says_so(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level("INFO"):
         assert checkpoint_to_resume(tmp_path, resume=True) is None
     assert "starting afresh" in caplog.text
+
+
+def test_an_interval_between_validations_longer_than_an_epoch_is_the_epoch(
+    tiny: Path, described: Described, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    said = command_line.fit(tiny, described, output, "--trainer.val_check_interval=1000", "--trainer.max_epochs=2")
+    assert "fewer than val_check_interval (1000)" in said
+    assert said.count("val_loss") >= 2
+    assert (output / command_line.ADAPTER / "adapter_model.safetensors").is_file()
