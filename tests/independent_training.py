@@ -90,9 +90,6 @@ def processor_of(base: Path) -> Any:
     return processor
 
 
-# -- stage 1 ---------------------------------------------------------------------------------------------------------
-
-
 def train_distillation(
     base: Path, adapter: Path, data: Path, steps: int, lr: float, decay: float, clip: float
 ) -> Trained:
@@ -113,9 +110,6 @@ def train_distillation(
         text = meta["image_description_llava_cleaned"]
         val.append(partial(sample_loss, model, processor, meta["title"], text, image))
     return train(model, train_samples, val, steps, lr, decay, clip)
-
-
-# -- stage 2 ---------------------------------------------------------------------------------------------------------
 
 
 def train_recommendation(

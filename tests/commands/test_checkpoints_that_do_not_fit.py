@@ -179,9 +179,6 @@ def test_what_does_not_fit_is_told_before_weights_are_read(
     assert str(checkpoint) in sentence
 
 
-# -- an adapter on another base --------------------------------------------------------------------------------------
-
-
 def another_base(tiny: Path, folder: Path) -> Path:
     """A checkpoint of the same shapes, of which one matrix of the language model was trained on."""
     shutil.copytree(tiny, folder)

@@ -105,9 +105,6 @@ def other_base(tiny: Path, tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-# -- flags and YAML --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("flag", "value", "named"),
     [
@@ -180,9 +177,6 @@ def test_an_unknown_command(mistake: Lavic) -> None:
     assert "'fitt' is no command" in mistake("fitt")
 
 
-# -- data ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "text", "named"),
     [
@@ -201,9 +195,6 @@ def test_metadata_that_cannot_be_used(
     sentence = mistake("fit", *good, f"{DATA}train_data={tmp_path / name}")
     assert named in sentence
     assert str(tmp_path / name) in sentence
-
-
-# -- models and adapters ---------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_of_another_architecture(mistake: Lavic, good: list[str], tiny: Path, tmp_path: Path) -> None:
@@ -262,9 +253,6 @@ def test_an_adapter_cut_short(mistake: Lavic, good: list[str], other_base: Calla
     assert str(adapter) in mistake("fit", *good, f"{MODEL}adapter={adapter}")
 
 
-# -- output ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("flag", ["--trainer.default_root_dir", "--logs_dir", f"{DATA}cache_dir"])
 def test_an_output_directory_that_cannot_be_written(mistake: Lavic, good: list[str], tmp_path: Path, flag: str) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -275,9 +263,6 @@ def test_a_broken_checkpoint_to_resume(mistake: Lavic, good: list[str], tmp_path
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "last.ckpt").write_bytes(b"PK half")
     assert str(tmp_path / "out" / "last.ckpt") in mistake("fit", *good, "--resume")
-
-
-# -- as processes ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -50,9 +50,6 @@ def stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     return Stopped(tiny, described, folder / "part", whole)
 
 
-# -- goes on exactly -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("batch_size", "accumulate"),
     [
@@ -81,9 +78,6 @@ def test_another_learning_rate_is_taken_from_the_resumed_step_on(stopped: Stoppe
     newest = max((tmp_path / "out" / "logs").glob("*/metrics.jsonl"), key=lambda path: path.parent.name)
     rates = [entry["lr"] for entry in map(json.loads, newest.read_text().splitlines()) if entry["event"] == "train"]
     assert rates == pytest.approx([0.05] * (STEPS - STOPPED))
-
-
-# -- refused ---------------------------------------------------------------------------------------------------------
 
 
 def grown(folder: Path, described: Described) -> list[str]:

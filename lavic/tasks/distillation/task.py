@@ -91,8 +91,6 @@ class Distillation(Task):
         check_ranges(max_new_tokens=max_new_tokens)
         self.trainable, self.adapter, self.max_new_tokens = trainable, adapter, max_new_tokens
 
-    # -- model ---------------------------------------------------------------------------------------------------
-
     def saved_adapters(self) -> list[Path]:
         """The one to go on with, if any."""
         return [self.adapter] if self.adapter else []
@@ -141,8 +139,6 @@ class Distillation(Task):
             self.llava, *prompt, visual_tokens, self.placeholder_ids, prefix=self.prefix, segments=batch["segments"]
         )
 
-    # -- training and validation ---------------------------------------------------------------------------------
-
     def loss_sum(self, batch: DescribedBatch) -> Tensor:
         """Of a batch with its own images."""
         return self.token_loss(batch, self.visual_tokens(batch["views"]))
@@ -179,8 +175,6 @@ class Distillation(Task):
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
-
-    # -- generation ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def answer(self, batch: PromptBatch) -> list[str]:

@@ -102,8 +102,6 @@ class Instruction(Task):
                 " export the projector into a checkpoint and start from it."
             )
 
-    # -- model ---------------------------------------------------------------------------------------------------
-
     def setup(self, stage: str) -> None:
         """Raises a UserError where the data's images enter otherwise than the model's."""
         theirs = self.trainer.datamodule.entry  # type: ignore[attr-defined]
@@ -160,8 +158,6 @@ class Instruction(Task):
         """The sum of the batch's supervised tokens' losses, in nats."""
         return loss_sum(self.llava, self.reader, batch, visual_tokens)
 
-    # -- training and validation ---------------------------------------------------------------------------------
-
     def loss_sum(self, batch: RecordBatch) -> Tensor:
         """Of a batch with its own images; text alone does not run the tower, and still gives every part a gradient."""
         loss = self.token_loss(batch, self.visual_tokens(batch))
@@ -201,8 +197,6 @@ class Instruction(Task):
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
-
-    # -- generation ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def answer(self, batch: RecordPrompts) -> list[str]:

@@ -124,8 +124,6 @@ class Recommendation(Task):
         self.adapter = Path(adapter) if adapter else None
         self.max_new_tokens = max_new_tokens
 
-    # -- model ---------------------------------------------------------------------------------------------------
-
     def saved_adapters(self) -> list[Path]:
         """Stage 1's, and the one to go on with, where they are given."""
         return [folder for folder in (self.distilled, self.adapter) if folder]
@@ -163,8 +161,6 @@ class Recommendation(Task):
         """A batch of `ChoiceEncoder.batch` after its forward pass."""
         visual_tokens = self.visual_tokens(batch["cls_tokens"])
         return PromptState(self.llava, batch["input_ids"], batch["attention_mask"], visual_tokens, self.placeholder_ids)
-
-    # -- training and validation ---------------------------------------------------------------------------------
 
     def loss_sum(self, batch: ChoiceBatch) -> Tensor:
         """Of the targets' IDs."""
@@ -220,8 +216,6 @@ class Recommendation(Task):
             self.log(f"val_loss_{control}", losses[control])
             self.log(f"val_hit_ratio_{control}", hits[control])
         self.log("val_samples", sums["samples"])
-
-    # -- test ----------------------------------------------------------------------------------------------------
 
     def on_test_epoch_start(self) -> None:
         """Answers by the conversation's row, and how long a generated one may be."""
@@ -288,8 +282,6 @@ class Recommendation(Task):
             for way, values in metrics["groups"]["all"]["overall"]["ways"].items():
                 for name, interval in values.items():
                     self.log(f"test_{way}_{name}", interval["value"], rank_zero_only=True)
-
-    # -- prediction ----------------------------------------------------------------------------------------------
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> list[dict[str, Any]]:
         """Each conversation's candidates, the likeliest first, with their log-likelihoods in nats."""

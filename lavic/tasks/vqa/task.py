@@ -109,8 +109,6 @@ class Vqa(Task):
         self.trainable, self.adapter, self.max_new_tokens = parts_of(trainable), adapter, max_new_tokens
         self.use_text_normalization, self.debug_exact_match = use_text_normalization, debug_exact_match
 
-    # -- model ---------------------------------------------------------------------------------------------------
-
     def saved_adapters(self) -> list[Path]:
         """The one to go on with, if any."""
         return [self.adapter] if self.adapter else []
@@ -137,8 +135,6 @@ class Vqa(Task):
     def card_parts(self, data: Any) -> CardParts:
         """What the model card says."""
         return card_parts(self.base.name, data)
-
-    # -- training and validation ---------------------------------------------------------------------------------
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Adds what depends on lengths and sizes while a batch is still on the host."""
@@ -201,8 +197,6 @@ class Vqa(Task):
         self.log("val_loss_no_image", no_image)
         self.log("val_errors", sums["errors"])
         self.log("val_samples", sums["samples"])
-
-    # -- answers -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def answer(self, batch: MultimodalBatch) -> list[str]:

@@ -96,9 +96,6 @@ def trained_task(monkeypatch: pytest.MonkeyPatch) -> list[Distillation]:
     return made
 
 
-# -- val_loss, from the directory alone ------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("views", ["five", "anyres"])
 def test_an_independent_script_computes_the_same_val_loss(
@@ -124,9 +121,6 @@ def test_val_loss_does_not_depend_on_the_batch_size(run: Run, trained_task: list
     assert abs(found[0]["visual_gain"]) > 1e-3
     for other in found[1:]:
         assert other == pytest.approx(found[0], rel=1e-6, abs=1e-5)
-
-
-# -- training --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -224,9 +218,6 @@ def test_nf4_weights_stay_as_they_are_and_the_adapter_learns(fit: Fit, trained_t
     assert all(name.startswith("model.language_model.layers.") for name in quantized)
     one, two = (entry["val_loss"] for entry in events(output, "validation"))
     assert two < one
-
-
-# -- what a run leaves -----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
