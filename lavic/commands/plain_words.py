@@ -27,6 +27,7 @@ PATTERNS: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], str]], ...
         lambda key, at: f"{key} is {at[1]}; it must be the path of a class, such as package.module.Class",
     ),
 )
+NESTED = re.compile(r"NestedArg\(key='([^']+)'")  # an option of a class, where none is given
 MISSING = r"the following arguments are required|Key required but not included in config object"
 REQUIRED = re.compile(rf"(?:{MISSING}): (.+)", re.I)
 REFUSED = r"(?:Key|Option|Group key) ['\"](.+?)['\"] is not (?:accepted|expected)"
@@ -53,6 +54,8 @@ def in_plain_words(message: str) -> str:
     for pattern, sentence in PATTERNS:
         if at := pattern.search(said):
             return sentence(key, at)
+    if inner := NESTED.search(said):
+        return f"{key}.{inner[1]} belongs to a class that is not named; give {key}.class_path, or leave it away"
     value = VALUE.search(said)
     shown = f"{key} is {cut(value[1])}" if value else key
     choices = [part.strip(" '") for several in CHOICES.findall(said) for part in several.split(",")]

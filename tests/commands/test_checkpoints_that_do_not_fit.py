@@ -189,7 +189,16 @@ def another_base(tiny: Path, folder: Path) -> Path:
     return folder
 
 
-ADAPTED = ["fit distillation", "validate distillation", "embed", "fit recommendation", "export", "chat"]
+ADAPTED = [
+    "fit distillation",
+    "validate distillation",
+    "test vqa",
+    "predict vqa",
+    "embed",
+    "fit recommendation",
+    "export",
+    "chat",
+]
 
 
 @pytest.mark.parametrize("command", ADAPTED)
@@ -203,11 +212,10 @@ def test_an_adapter_of_another_base_is_refused_before_weights_are_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = another_base(tiny, tmp_path / "other")
-    asked = arguments(command.replace("validate", "fit"), other, files, prepared, tmp_path / "out")
-    if "distillation" in command:
+    asked = arguments(re.sub("^(validate|test|predict) ", "fit ", command), other, files, prepared, tmp_path / "out")
+    if command.endswith(("distillation", "vqa")):
         asked.append(f"--model.init_args.adapter={files.distilled}")
-    if command.startswith("validate"):
-        asked[0] = "validate"
+        asked[0] = command.partition(" ")[0]
     if command == "chat":
         asked += ["--chat_adapter", str(files.distilled)]
     sentence = said_by(asked, monkeypatch, capsys)
