@@ -255,3 +255,20 @@ def test_a_base_that_was_changed_in_place_is_another_one(
     save_file(weights, base / "model.safetensors", {"format": "pt"})
     asked = ["export", "--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "out")]
     assert "whose weights have changed since" in said_by(asked, monkeypatch, capsys)
+
+
+def test_a_projector_that_was_trained_alone_belongs_to_its_base(
+    tiny: Path,
+    prepared: dict[str, list[str]],
+    files: Stage2Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parts = TrainableParts(vision="frozen", projector="full", language="frozen")
+    aligned = place_adapters(LlavaNextForConditionalGeneration.from_pretrained(tiny), parts, str(tiny))
+    save_adapter(aligned, load_processor(str(tiny)), tmp_path / "aligned", "")
+    other = another_base(tiny, tmp_path / "other")
+    asked = arguments("fit instruction", other, files, prepared, tmp_path / "out")
+    asked += [f"--model.init_args.projector={tmp_path / 'aligned'}", "--model.init_args.trainable.projector=full"]
+    assert "has other weights" in said_by(asked, monkeypatch, capsys)

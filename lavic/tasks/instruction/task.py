@@ -16,6 +16,7 @@ from lavic.cost.batches import multimodal_batch_flop
 from lavic.errors import UserError
 from lavic.model.activation_checkpointing import ActivationCheckpointing
 from lavic.model.adapters.directory import load_adapter
+from lavic.model.adapters.metadata import read_metadata, require_base
 from lavic.model.adapters.projector import start_from
 from lavic.model.chat_text import stop_ids
 from lavic.model.image_entry import ImageEntry, ImageReader, touch
@@ -116,6 +117,14 @@ class Instruction(Task):
     def saved_adapters(self) -> list[Path]:
         """The one to go on with, if any."""
         return [self.adapter] if self.adapter else []
+
+    def check_files(self) -> None:
+        """As of every task; a projector that was trained alone belongs to a base as well."""
+        super().check_files()
+        if self.projector is not None and self.projector.is_dir() and not self.base.any_base:
+            known = read_metadata(self.projector)
+            if known is not None:
+                require_base(self.projector, known, self.base.name)
 
     def build(self, llava: Any) -> Any:
         """New adapters on the parts to train, or the saved ones."""
