@@ -5,7 +5,6 @@ between N devices.
 """
 
 import logging
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from lavic.catalogue.items import read_items
 from lavic.commands.flags import ABOUT, RECOMMENDATION, add_embed_options
 from lavic.commands.options import read_task
 from lavic.errors import UserError
+from lavic.files.launched import this_process
 from lavic.model.adapters.directory import load_adapter
 from lavic.model.loading import load_llava
 from lavic.model.parts import unwrap
@@ -36,8 +36,7 @@ def main(argv: list[str]) -> int:
     """The command line: stage 2's YAML file, and how many images go through the model at a time."""
     task, data, options = read_task(argv, "python -m lavic embed", ABOUT["embed"], add_embed_options, RECOMMENDATION)
     check_ranges(batch_size=options.batch_size)
-    shard, shards = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    shard, shards, local = this_process()
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
 
     items = list(read_items(data.metadata, data.images_dirs).values())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from lavic.errors import UserError
+from lavic.files.launched import this_process
 
 NAME = "LAVIC_RUN_ID"  # tells processes that a run starts which run is theirs
 LOCK = ".in_use"
@@ -16,9 +17,8 @@ _held: dict[Path, IO[str]] = {}  # an open file keeps its lock until its process
 
 
 def is_first_process() -> bool:
-    """Whether this process is a run's first, by what Lightning, torchrun and SLURM set before any starts."""
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or "0"
-    return rank == "0"
+    """Whether this process is a run's first, by what Lightning, torchrun, MPI and SLURM set before any starts."""
+    return this_process().rank == 0
 
 
 def run_id(logs: Path) -> str:

@@ -34,6 +34,7 @@ from lavic.catalogue.description_journal import (
 from lavic.catalogue.images import RULE, BrokenImage, open_image
 from lavic.errors import UserError
 from lavic.files import file_hash, writing
+from lavic.files.launched import this_process
 from lavic.model.checks import check_files
 from lavic.model.describing import Describer, Prompter, Seen
 from lavic.model.identity import model_identity
@@ -93,7 +94,7 @@ def describe_catalogue(
         UserError: no image is named, or none could be described.
     """
     started = time.time()
-    shard, shards, local = _place()
+    shard, shards, local = this_process()
     processor = load_processor(base.name, "anyres")
     check_files(base, processor)
     prompter = Prompter(processor, prompt)
@@ -208,14 +209,6 @@ class _Images(Dataset[tuple[_Keyed, Seen | str]]):
 def _cost(seen: Seen) -> tuple[int, float]:
     """Views, and the aspect ratio, on which the number of visual tokens depends."""
     return len(seen.views), max(seen.height / seen.width, seen.width / seen.height)
-
-
-def _place() -> tuple[int, int, int]:
-    """This process's number, how many there are, and its number on this machine, by torchrun or by SLURM."""
-    env = os.environ
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK") if "RANK" in env else ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    shard, shards, local = (int(env.get(name, default)) for name, default in zip(names, ("0", "1", "0"), strict=True))
-    return shard, max(shards, shard + 1), local
 
 
 def _as_it_is(one: Any) -> Any:
