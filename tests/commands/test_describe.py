@@ -146,8 +146,9 @@ def test_two_that_end_together_write_and_say_it_once(
 def test_two_processes_of_torchrun_say_what_one_says(shop: Path, tiny: Path) -> None:
     describe.main(arguments(shop, tiny, f"--output={shop / 'alone.json'}"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lavic"]
+    environment = {**os.environ, "TMPDIR": str(shop)}  # where torchrun leaves a folder
     done = subprocess.run(
-        [*command, "describe", *arguments(shop, tiny)], cwd=ROOT, capture_output=True, text=True, env={**os.environ}
+        [*command, "describe", *arguments(shop, tiny)], cwd=ROOT, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("13 images described") == 1
