@@ -20,8 +20,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background job ignores Ctrl-C, and so would all that a test starts in order to interrupt it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# made empty when torch and wandb are imported; and tests/real_tokenizers.py's: all are removed as the process ends
-REMOVED_LATER = ("torchinductor_*", "tmp*wandb-*", "lavic-tokenizers-*")
+# made empty when torch and wandb are imported; and tests/real_tokenizers.py's; all are removed as the
+# process ends, but for multiprocessing's where a test kills it
+REMOVED_LATER = ("torchinductor_*", "tmp*wandb-*", "lavic-tokenizers-*", "pymp-*")
 
 
 @pytest.fixture(autouse=True, scope="session")

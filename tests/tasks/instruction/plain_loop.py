@@ -23,7 +23,6 @@ from transformers import (
 )
 
 EPOCHS, LR, PROJECTOR_LR, DECAY, CLIP, WARMUP = 3, 1e-3, 4e-4, 0.5, 0.5, 0.3
-STEPS = 2 * EPOCHS
 RANK, ALPHA = 4, 8
 LANGUAGE_LINEARS = r"model\.language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 FULL = {  # what each way trains whole, by a part of its parameters' names
@@ -33,6 +32,11 @@ FULL = {  # what each way trains whole, by a part of its parameters' names
     "freeze_vision": ("multi_modal_projector", "image_newline", "language_model", "lm_head"),
     "projector": ("multi_modal_projector", "image_newline"),
 }
+
+
+def steps_of(way: str) -> int:
+    """One with images and one of text alone in each epoch; the projector alone learns nothing from text alone."""
+    return EPOCHS if way == "projector" else 2 * EPOCHS
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Trained:
 
 
 def train(base: Path, files: Path, way: str, start: Mapping[str, Tensor]) -> Trained:
-    """Five optimizer steps and one more.
+    """The optimizer steps of `EPOCHS` epochs.
 
     Args:
         base: the checkpoint.
@@ -68,16 +72,16 @@ def train(base: Path, files: Path, way: str, start: Mapping[str, Tensor]) -> Tra
         for name, weights in start.items():
             trained[name].copy_(weights)
     optimizer = torch.optim.AdamW(groups({name: trained[name] for name in start}))
-    schedule = get_cosine_schedule_with_warmup(optimizer, -int(-WARMUP * STEPS // 1), STEPS)
+    schedule = get_cosine_schedule_with_warmup(optimizer, -int(-WARMUP * steps_of(way) // 1), steps_of(way))
     processor = AutoProcessor.from_pretrained(base)
     records = {split: json.loads((files / f"{split}.json").read_text()) for split in ("train", "val")}
     found = Trained([], [], [], {name: weights.clone() for name, weights in start.items()}, {})
     for _ in range(EPOCHS):
-        for step in ([r for r in records["train"] if "image" in r], [r for r in records["train"] if "image" not in r]):
+        kinds = [[r for r in records["train"] if "image" in r], [r for r in records["train"] if "image" not in r]]
+        for step in kinds[: steps_of(way) // EPOCHS]:
             model.zero_grad()
             loss = mean_loss(model, processor, step, files / "images")
-            if loss.requires_grad:  # text alone gives the projector none
-                loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
             never = [name for name in trained.keys() - start.keys() if trained[name].grad is not None]
             assert not never, f"{never} have a gradient and are not trained"
             for name in start:  # text alone has a gradient of zero for the projector, not none:

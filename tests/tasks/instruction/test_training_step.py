@@ -1,4 +1,4 @@
-"""Six steps over mixed records against a plain loop, for each way to train: losses, gradient norms, val_loss, weights.
+"""Steps over mixed records against a plain loop, for each way to train: losses, gradient norms, val_loss, weights.
 
 The records have several turns and images; an epoch is a step of four records with images and one of three of text,
 split in every way. The schedule, the projector's own learning rate and weight decay take part.
@@ -22,9 +22,9 @@ from tests.tasks.instruction.plain_loop import (
     LR,
     PROJECTOR_LR,
     RANK,
-    STEPS,
     WARMUP,
     Trained,
+    steps_of,
     train,
 )
 from tests.training.command_line import ROOT, run
@@ -106,7 +106,7 @@ def test_steps_are_those_of_the_plain_loop(
     ]  # fmt: skip
     run([*options(tiny, files, way, output), *trained], output, processes)
     steps, validations = events(output, "train"), events(output, "validation")
-    assert len(steps) == STEPS
+    assert len(steps) == steps_of(way)
     assert [step["train_loss"] for step in steps] == pytest.approx(expected.losses, rel=1e-5)
     assert [step["grad_norm"] for step in steps] == pytest.approx(expected.norms, rel=1e-4)
     assert [entry["val_loss"] for entry in validations] == pytest.approx(expected.val_losses, rel=1e-5)
