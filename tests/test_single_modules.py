@@ -17,7 +17,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "lavic/model/text.py": {PARSES: "the package's own prompts", READS: "the package's own prompts"},
     "lavic/demo/toy_tokenizer.py": {PARSES: "what the tokenizers library just made"},
     "lavic/catalogue/product_cells.py": {PARSES: "a cell of a table that was read already"},
-    "lavic/catalogue/products.py": {PARSES: "what it wrote into its own database"},
+    "lavic/catalogue/product_groups.py": {PARSES: "what it wrote into its own database"},
     "lavic/model/checkpoint_files.py": {PARSES: "the header inside a safetensors file"},
     "lavic/training/card.py": {READS: "the package's own template"},
 }

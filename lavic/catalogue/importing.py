@@ -1,8 +1,8 @@
 """A product table -> item2meta files, as `python -m crawl` and every stage read them.
 
 Columns are given, or found by the names that shop systems and Amazon Reviews 2023 use (`product_columns.py`); an item
-may have several images and variants, in one row or in several (`products.py`). Every `1 / valid_share`-th item with an
-image, by a hash of its ID, goes to validation.
+may have several images and variants, in one row or in several (`product_groups.py`). Every `1 / valid_share`-th item
+with an image, by a hash of its ID, goes to validation.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from lavic.catalogue.products import Product, ProductRows
+from lavic.catalogue.product_rows import ProductRows
+from lavic.catalogue.products import Product
 from lavic.catalogue.tables import read_rows
 from lavic.errors import UserError
 from lavic.files import writing
@@ -50,14 +51,14 @@ def import_table(
 ) -> Imported:
     """Writes `item2meta_train.json`, `item2meta_valid.jsonl` and `left_out.jsonl` into `out`, whole or not at all.
 
-    Memory holds a row and eight bytes of each ID, whatever the table's length. It gives the same files again, so what
-    was killed is simply run again.
+    Memory holds a thousand rows and eight bytes of each ID, whatever the table's length. It gives the same files again,
+    so what was killed is simply run again.
 
     Args:
-        file: CSV, TSV, Parquet, JSON or JSON lines, gzip or not.
+        file: CSV, TSV, Parquet, JSON, JSON lines or an XML feed, gzip or not.
         out: a folder.
         columns: names of the columns `id`, `title`, `description` and `images` where they are not to be found.
-        encoding: of a CSV or TSV; found when None.
+        encoding: of a CSV, TSV or XML feed; found when None.
         valid_share: share of the items that stage 1 validates with.
         progress: is told the share of the file that was read and the items so far.
 
@@ -85,7 +86,7 @@ def import_table(
         reader = ProductRows(columns or {}, file, leave_out)
         for product in reader.products(read_rows(file, encoding, read), out / f".products.{os.getpid()}.partial"):
             where = product.where
-            if product.shown is False:
+            if product.shown is False or product.only_in_group:
                 leave_out(f"{where}: {product.id}", "not shown to customers (draft, archived, hidden or unpublished)")
                 continue
             mark = int.from_bytes(hashlib.blake2b(product.id.encode(), digest_size=8).digest())
@@ -105,7 +106,7 @@ def import_table(
             done.without_title += not product.title
             progress(share, done.items)
         train.write("\n}\n")
-        done.rows, done.columns = reader.rows, list(reader.columns.said()) if reader.columns else []
+        done.rows, done.columns = reader.rows, list(reader.said())
         if not done.items:
             reasons = ", ".join(f"{count} x {reason}" for reason, count in done.left_out.items()) or "it has no rows"
             raise UserError(f"No product could be read from {file} ({reasons}).")

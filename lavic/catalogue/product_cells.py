@@ -1,4 +1,4 @@
-"""The cells of a product table -> what they mean: texts, URLs, prices, whether something is shown or in stock."""
+"""The cells of a product table -> what they mean: texts, URLs, whether something is shown or in stock."""
 
 import html
 import json
@@ -8,12 +8,39 @@ from html.parser import HTMLParser
 from typing import Any
 
 SIZES = ("large", "hi_res", "url", "src", "link", "thumb")  # of Amazon's sizes, the one that LaViC crawls comes first
-SYMBOLS = {"€": "EUR", "$": "USD", "£": "GBP", "¥": "JPY", "₹": "INR", "zł": "PLN", "₩": "KRW", "₺": "TRY", "₽": "RUB"}
-NUMBER = re.compile(r"\d[\d.,'’\s\u00a0\u202f]*")
-CODE = re.compile(r"\b[A-Z]{3}\b")
-NO = {"false", "no", "n", "0", "-1", "off", "disabled", "inactive", "hidden", "draft", "archived", "unpublished"}
-NO |= {"not visible individually", "private", "pending", "trash", "expired", "sold_out_hidden", "inaktiv", "nein"}
-OUT = {"out of stock", "out_of_stock", "outofstock", "sold out", "discontinued", "unavailable", "no", "false", "0"}
+NO = {
+    "false",
+    "no",
+    "n",
+    "0",
+    "-1",
+    "off",
+    "disabled",
+    "inactive",
+    "hidden",
+    "draft",
+    "archived",
+    "unpublished",
+    "unlisted",
+}
+NO |= {
+    "private",
+    "pending",
+    "trash",
+    "expired",
+    "removed",
+    "deleted",
+    "sold_out_hidden",
+    "inaktiv",
+    "nein",
+    "non",
+    "nee",
+}
+NO |= {"2"}  # where a status is a number, 1 is on and 2 is off (Magento)
+ONLY_IN_A_GROUP = "not visible individually"
+OUT = {"outofstock", "soldout", "discontinued", "unavailable", "no", "false", "0"}
+LATER = {"preorder": "preorder", "presale": "preorder", "backorder": "backorder", "onbackorder": "backorder"}
+PLENTY = {"unlimited", "instock", "∞"}
 
 
 def text(cell: Any) -> str:
@@ -25,6 +52,11 @@ def text(cell: Any) -> str:
     if isinstance(cell, float):
         return "" if cell != cell else str(int(cell)) if cell.is_integer() else str(cell)
     return " ".join(str(cell).split()) if isinstance(cell, str | int) else ""
+
+
+def path(cell: Any) -> str:
+    """Returns a category; the levels of a list with ` > ` between them."""
+    return " > ".join(filter(None, map(path, cell))) if isinstance(cell, list) else prose(cell)
 
 
 def prose(cell: Any) -> str:
@@ -89,40 +121,28 @@ def urls(cell: Any) -> list[str]:
     return []
 
 
-def price(cell: Any) -> tuple[float, str] | None:
-    """Returns the amount and the currency's code ("" where it is not said) of a price as shops write it.
-
-    The last comma or point divides the cents where one or two figures follow it: `1.234,56 €`, `USD 12.99`, `1,234`.
-    """
-    said = text(cell)
-    found = NUMBER.search(said)
-    if found is None:
-        return None
-    figures = re.sub(r"[\s'’\u00a0\u202f]", "", found[0]).rstrip(".,")
-    cents = re.search(r"[.,](\d{1,2}|\d{4,})$", figures)
-    if cents:
-        whole, rest = figures[: cents.start()], cents[1]
-        figures = f"{re.sub(r'[.,]', '', whole) or '0'}.{rest}"
-    else:
-        figures = re.sub(r"[.,]", "", figures)
-    code = CODE.search(said.replace(found[0], " "))
-    symbol = next((name for sign, name in SYMBOLS.items() if sign in said), "")
-    return float(figures), code[0] if code else symbol
-
-
 def shown(cell: Any) -> bool | None:
-    """Tells whether a status or a mark of publication lets customers see a product; None where it says nothing."""
+    """Tells whether a status or a mark of publication lets customers see a product; None where it says nothing.
+
+    What is only shown as part of a group says nothing by that (`ONLY_IN_A_GROUP`).
+    """
     said = ("true" if cell else "false") if isinstance(cell, bool) else text(cell).lower()
-    return None if not said else said not in NO
+    return None if not said or said == ONLY_IN_A_GROUP else said not in NO
 
 
-def in_stock(cell: Any, counts: bool) -> bool | None:
-    """Tells whether something can be bought, by its availability or, with `counts`, by a number of pieces."""
+def availability(cell: Any) -> str:
+    """Returns `in stock`, `out of stock`, `preorder` or `backorder`, by words; "" where the cell says nothing."""
     said = ("true" if cell else "false") if isinstance(cell, bool) else text(cell).lower()
-    if not said:
-        return None
-    if counts:
-        with suppress(ValueError):
-            return float(said) > 0
-        return None
-    return said.replace("https://schema.org/", "") not in OUT
+    plain = re.sub(r"[\W_]+", "", said.removeprefix("https://schema.org/").removeprefix("http://schema.org/"))
+    if not plain:
+        return ""
+    return LATER.get(plain) or ("out of stock" if plain in OUT else "in stock")
+
+
+def availability_of_count(cell: Any) -> str:
+    """Returns `in stock` or `out of stock` by a number of pieces, or by a word that stands in its place."""
+    said = text(cell).lower()
+    with suppress(ValueError):
+        return "in stock" if float(said.replace(",", ".")) > 0 else "out of stock"
+    plain = re.sub(r"[\W_]+", "", said) or said
+    return "in stock" if plain in PLENTY else "out of stock" if plain in OUT else ""

@@ -31,7 +31,7 @@ def read_rows(
 
     Args:
         path: the file.
-        encoding: of a CSV or TSV; found when None.
+        encoding: of a CSV, TSV or XML feed; found when None.
         progress: is told the share of the file that has been read, where that is known.
 
     Raises:
@@ -42,8 +42,8 @@ def read_rows(
             yield from _parquet(path, progress)
         elif encoding is None and _is_json(path):
             yield from _json(path)
-        elif encoding is None and is_xml(path):
-            yield from read_xml(path)
+        elif is_xml(path):
+            yield from read_xml(path, encoding)
         else:
             yield from _delimited(path, encoding or _found_encoding(path), progress)
 
@@ -97,7 +97,7 @@ def _delimited(path: Path, encoding: str, progress: Callable[[float], None]) -> 
             if not head.strip():
                 raise UserError(f"The table {path} has an empty first line; it must name the columns.")
             delimiter = max(DELIMITERS, key=lambda d: len(next(csv.reader([head], delimiter=d))))
-            columns = [clean(name).strip() for name in next(csv.reader([head], delimiter=delimiter))]
+            columns = _distinct([clean(name).strip() for name in next(csv.reader([head], delimiter=delimiter))])
             reader = csv.reader(text, delimiter=delimiter)
             for number, cells in enumerate(reader):
                 line = reader.line_num + 1
@@ -111,6 +111,16 @@ def _delimited(path: Path, encoding: str, progress: Callable[[float], None]) -> 
             raise UserError(
                 f"The table {path} cannot be read behind line {line} ({error}); mend it, or give its --encoding."
             ) from None
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Gives columns without a name one, and those that repeat another's a number, so that no cell is lost."""
+    found: dict[str, None] = {}
+    for place, name in enumerate(names, 1):
+        name = name or f"column {place}"
+        copies = (f"{name} {number}" for number in range(2, len(names) + 2))
+        found[name if name not in found else next(copy for copy in copies if copy not in found)] = None
+    return list(found)
 
 
 def _text(raw: Any, path: Path, encoding: str) -> io.TextIOWrapper:

@@ -27,17 +27,18 @@ def import_file(
     """Reads a product table and writes item2meta_train.json, item2meta_valid.jsonl and left_out.jsonl.
 
     Args:
-        file: CSV, TSV, Parquet, JSON or JSON lines, gzip or not; Amazon Reviews 2023 metadata as published.
+        file: CSV, TSV, Parquet, JSON, JSON lines or an XML feed, gzip or not: a shop system's export, Google Merchant's
+            feed, or Amazon Reviews 2023 metadata as published.
         out: the folder that receives the files.
         id: the column of the IDs; found by its name when not given.
         title: the column of the titles; found when not given.
         images: the columns of the image URLs; found when not given.
         description: the column of the shop's own text; found when not given.
-        encoding: of a CSV or TSV, such as cp1252; found when not given.
+        encoding: of a CSV, TSV or XML feed, such as cp1252; found when not given.
         valid_share: share of the items, from 0 to 1, that stage 1 validates with.
     """
     if not file.is_file():
-        raise UserError(f"The table {file} does not exist; give the path of a CSV, TSV, Parquet or JSON file.")
+        raise UserError(f"The table {file} does not exist; give the path of a CSV, TSV, Parquet, JSON or XML file.")
     check_ranges(valid_share=valid_share)
     given = {"id": id, "title": title, "images": images, "description": description}
     columns = {what: name for what, name in given.items() if name}
@@ -60,7 +61,7 @@ def import_file(
 def main(argv: list[str]) -> int:
     """The command line; see `import_file` for the options."""
     parser = OptionParser(prog="python -m lavic import", description="Reads a product table.")
-    parser.add_argument("file", type=Path, help="CSV, TSV, Parquet, JSON or JSON lines, gzip or not.")
+    parser.add_argument("file", type=Path, help="CSV, TSV, Parquet, JSON, JSON lines or an XML feed, gzip or not.")
     parser.add_function_arguments(import_file, fail_untyped=False, skip={"file"})
     options = parser.parse(argv)
     done = import_file(**options.as_dict())

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lavic.catalogue.importing import Imported, import_table
-from lavic.catalogue.product_cells import price, prose
+from lavic.catalogue.product_cells import prose
+from lavic.catalogue.product_prices import price
 from lavic.errors import UserError
 
 
