@@ -34,7 +34,6 @@ OF_A_TASK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a wrong option of the trainer": (("--trainer.max_epoch", "3"), ("max_epoch", "did you mean", "max_epochs")),
     "text for the trainer's number": (("--trainer.max_epochs", "many"), ("max_epochs", "many")),
     "arguments of no logger": (("--trainer.logger.init_args.nope", "1"), ("trainer.logger", "class_path")),
-    "an option of no logger": (("--trainer.logger.foo", "1"), ("trainer.logger.foo", "class_path")),
     "a wrong argument of a logger": (
         ("--trainer.logger", "lightning.pytorch.loggers.CSVLogger", "--trainer.logger.init_args.nope", "1"),
         ("logger.init_args.nope", "save_dir"),
@@ -46,6 +45,7 @@ OF_A_TASK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no patience": (("--early_stop.patience", "0"), ("patience is 0",)),
 }
 OF_THE_PARSER = {  # which the sources do not tell
+    "an option of no logger": (("--trainer.logger.foo", "1"), ("trainer.logger.foo", "class_path")),
     "another kind of class": (("--model", "pathlib.Path"), ("pathlib.Path",)),
     "a short name of no class": (("--model", "Distilation"), ("Distilation",)),
     "a callback of no package": (("--trainer.callbacks", "nowhere.Callback"), ("nowhere.Callback",)),
