@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -110,7 +110,10 @@ def signature_of(class_path: str) -> Signature | None:
 
 
 def _top(module: str) -> Any:
-    return PathFinder.find_spec(module.split(".")[0]) if module else None
+    try:
+        return find_spec(module.split(".")[0]) if module else None  # by every finder: an editable install has its own
+    except ValueError:  # a module that was put together by hand
+        return None
 
 
 def _source(module: str) -> _Source | None:
