@@ -107,7 +107,8 @@ def _hash(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     open_files = {file: os.open(file, os.O_RDONLY) for file in _files(tensors)}
     digest = sha256()
     try:
-        for key, tensor in sorted((neutral(name), tensor) for name, tensor in tensors.items()):
+        for key, name in sorted((neutral(name), name) for name in tensors):
+            tensor = tensors[name]
             digest.update(f"{key} {tensor.dtype} {tensor.shape}".encode())
             last = max(tensor.start, tensor.stop - SAMPLED)
             for place in (tensor.start, (tensor.start + last) // 2, last):

@@ -59,9 +59,7 @@ def load_llava(base: BaseModel, device: torch.device) -> Llava:
     Raises:
         UserError: the checkpoint is missing, is not a LLaVA, or lacks weights; or bitsandbytes is not installed.
     """
-    config = load_config(base.name)
-    architecture = ARCHITECTURES[type(config)]
-    check_weights(base.name, build_on_meta(config))
+    architecture = ARCHITECTURES[type(load_config(base.name))]
     options: dict[str, Any] = {"dtype": resolve_dtype(base.dtype, device), "device_map": {"": device}}
     if in_4_bits(base, device):
         options["quantization_config"] = nf4(options["dtype"])
